@@ -1,0 +1,87 @@
+"""The invented company's world: facts, editions of an article, people's names, and the slips people make when typing."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+NAMES = ("Priya Tom Aisha Gareth Mei Olu Siobhan Kasia Dev Rhona Marek Bea Yusuf Ines Callum Nadia Owen Zofia "
+         "Hamish Leila Joan Piotr Femi Greta Sanjay Ruth Eilidh Tariq Moira Luca").split()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing an article tells, with the value it has in this edition."""
+
+    key: str
+    about: str
+    sentence: str  # as the article says it
+    value: str  # the true value (for the customer's kind, when it depends on the kind)
+    kind: str | None  # the kind the value belongs to, None when it holds for all
+    other: str | None  # the value of the other kind, if the point depends on the kind
+    other_kind: str | None
+    wrong: tuple[str, ...]  # values of this point that this edition does not state
+
+
+@dataclass(frozen=True)
+class Edition:
+    """An article with its values drawn: what one customer's help page says."""
+
+    fact: str
+    topic: str
+    title: str
+    points: tuple[Point, ...]
+
+
+def load_facts(split: str) -> list[dict]:
+    """The facts of one split: 'train' (also used for the pool), 'validation' or 'test' (also for the challenge)."""
+    facts = yaml.safe_load((HERE.parent / "knowledge_base.yaml").read_text(encoding="utf-8"))["facts"]
+    return [fact for fact in facts if fact["split"] == split]
+
+
+def draw_edition(fact: dict, rng: random.Random) -> Edition:
+    """Draw the values of every point, and for points that depend on the kind, which kind the customer has."""
+    points = []
+    for p in fact["points"]:
+        values = list(p["values"])
+        says = rng.choice(p["says"])
+        if p.get("by_kind"):
+            a, b = rng.sample(values, 2)
+            kind_a, kind_b = fact["kinds"]
+            own_first = rng.random() < 0.5
+            sentence = says.format(A=kind_a, B=kind_b, a=a, b=b)
+            value, other = (a, b) if own_first else (b, a)
+            kind, other_kind = (kind_a, kind_b) if own_first else (kind_b, kind_a)
+        else:
+            value, other, kind, other_kind = rng.choice(values), None, None, None
+            sentence = says.format(v=value)
+        wrong = tuple(v for v in values if v not in (value, other))
+        points.append(Point(p["key"], p["about"], sentence[0].upper() + sentence[1:], value, kind, other, other_kind, wrong))
+    return Edition(fact["id"], fact["topic"], fact["title"], tuple(points))
+
+
+NEIGHBOURS = {"a": "sq", "e": "wr", "i": "uo", "o": "ip", "n": "bm", "t": "ry", "s": "ad", "r": "et", "l": "k", "h": "gj"}
+
+
+def mistype(text: str, rng: random.Random, rate: float, keep: tuple[str, ...] = ()) -> str:
+    """Make about `rate` slips per word (swap, drop, double, neighbouring key), never inside the words of `keep`."""
+    protected = {word for phrase in keep for word in phrase.split()}
+    words = text.split(" ")
+    for i, word in enumerate(words):
+        if len(word) < 4 or not word.isalpha() or word in protected or rng.random() >= rate:
+            continue
+        at = rng.randrange(1, len(word) - 1)
+        slip = rng.randrange(4)
+        if slip == 0:
+            word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        elif slip == 1:
+            word = word[:at] + word[at + 1 :]
+        elif slip == 2:
+            word = word[:at] + word[at] + word[at:]
+        else:
+            near = NEIGHBOURS.get(word[at].lower())
+            word = word[:at] + (rng.choice(near) if near else word[at]) + word[at + 1 :]
+        words[i] = word
+    return " ".join(words)
