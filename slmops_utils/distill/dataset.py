@@ -1,0 +1,102 @@
+"""From records to batches of tokens, with the positions that are trained on marked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import Example
+from ..synthesize.answer import encode_prompt
+from ..tasks import get_task
+
+IGNORED = -100  # torch's label for positions that take no part in the loss
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: token ids, and how many of them at the front are prompt."""
+
+    ids: list[int]
+    prompt_length: int
+
+
+def training_text(example: Example) -> str | None:
+    """The answer to train on: the teacher's if it gave a usable one, else the label; None when there is neither.
+
+    An answer that was cut off or that its task cannot parse is not usable: a failed call must not become a lesson.
+    """
+    task = get_task(example.task)
+    if example.response is not None:
+        usable = example.response.finish_reason == "stop" and task.parse(example.response.text, (example.response.text,))
+        return example.response.text if usable else None
+    if example.reference is not None:
+        return task.target(example)
+    if example.messages[-1]["role"] == "assistant":
+        return example.messages[-1]["content"]
+    return None
+
+
+def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1024) -> tuple[list[Row], int]:
+    """Rows ready to train on, and how many examples were left out (no usable answer, or longer than max_length).
+
+    The end-of-sequence token closes every answer and is trained on, or the student would never learn to stop.
+    """
+    rows = []
+    for example in examples:
+        text = training_text(example)
+        if text is None:
+            continue
+        prompt = encode_prompt(tokenizer, get_task(example.task).prompt(example))
+        answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if len(prompt) + len(answer) <= max_length:
+            rows.append(Row(prompt + answer, len(prompt)))
+    return rows, len(examples) - len(rows)
+
+
+def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
+    """Pad rows on the right to tensors of shape (rows, longest): input_ids, attention_mask, labels."""
+    import torch
+
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n] = torch.tensor(row.ids)
+        mask[i, :n] = 1
+        labels[i, row.prompt_length : n] = ids[i, row.prompt_length : n]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class LengthGroupedSampler:
+    """Row numbers in a shuffled order whose consecutive batches hold rows of similar length, so that little is padded.
+
+    Rows are shuffled, cut into pools of 16 batches, sorted by length inside each pool, and the batches shuffled again.
+    The order depends on seed and epoch only.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        pool = self.batch_size * 16
+        batches = []
+        for start in range(0, len(order), pool):
+            near = sorted(order[start : start + pool], key=lambda i: self.lengths[i])
+            batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
+        # a short batch stays last: the loader cuts the stream by count, and would split every batch after it
+        full = [b for b in batches if len(b) == self.batch_size]
+        short = [i for b in batches if len(b) < self.batch_size for i in b]
+        for i in torch.randperm(len(full), generator=generator).tolist():
+            yield from full[i]
+        yield from short

@@ -1,0 +1,247 @@
+"""Train a student with transformers.Trainer, computing logits only where there is something to learn.
+
+The output layer is the widest of a small model, and most positions are prompt. A hook on it drops every position
+without a label first, so the step costs what its answers cost. Everything else (checkpoints, resuming, distributed
+training, logging) is the Trainer's own.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models.load import LoadedModel
+from ..progress import in_notebook, progress_bar
+from .dataset import IGNORED, LengthGroupedSampler, Row, collate
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides a training run, besides the start and the rows."""
+
+    epochs: float = 3.0
+    max_steps: int = -1  # overrides epochs when positive
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    learning_rate: float = 5e-4
+    warmup_share: float = 0.05
+    weight_decay: float = 0.01
+    seed: int = 0
+    lora_rank: int = 0  # 0 trains every weight
+    lora_alpha: int = 32
+    save_steps: int = 100
+
+
+@dataclass
+class TrainResult:
+    """What a run did. tokens_per_s counts the input tokens that are not padding."""
+
+    steps: int
+    seconds: float
+    tokens_per_s: float
+    losses: list[dict[str, float]]  # {"step", "loss"} and {"step", "validation_loss"}
+
+
+@contextlib.contextmanager
+def only_supervised(model: Any, labels: Any) -> Iterator[Any]:
+    """Within it, the model's logits have shape (supervised positions, vocabulary); yields their targets.
+
+    Position t predicts token t+1: the mask is the labels shifted left by one, so it moves with the logits. `labels`:
+    (batch, length), IGNORED where there is nothing to learn. The hook works on any architecture's output layer, and
+    the call still goes through `model.forward`, so autocast and DistributedDataParallel see it.
+    """
+    import torch
+
+    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    keep = targets != IGNORED
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
+    try:
+        yield targets[keep]
+    finally:
+        hook.remove()
+
+
+def supervised_loss(model: Any, batch: dict[str, Any]) -> tuple[Any, int]:
+    """The sum of the cross-entropies of every supervised token, and how many there are."""
+    import torch
+
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    with only_supervised(model, batch["labels"]) as targets:
+        logits = model(**inputs, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), targets.numel()
+
+
+def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) -> float:
+    """Cross-entropy per supervised token, in nats, without training."""
+    import torch
+
+    model, total, count = loaded.model.eval(), 0.0, 0
+    order = sorted(rows, key=lambda row: len(row.ids))
+    with torch.inference_mode():
+        for i in range(0, len(order), batch_size):
+            batch = collate(order[i : i + batch_size], loaded.tokenizer.pad_token_id)
+            loss, n = supervised_loss(model, {key: value.to(model.device) for key, value in batch.items()})
+            total, count = total + loss.item(), count + n
+    return total / count
+
+
+def _trainer_class() -> type:
+    from transformers import Trainer
+
+    class SupervisedTrainer(Trainer):
+        """Averages over the supervised tokens of the whole optimizer step, so that neither padding nor gradient
+        accumulation changes the gradient."""
+
+        lengths: Sequence[int] = ()
+
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            self.model_accepts_loss_kwargs = True  # asks the Trainer to count labels over the whole step
+            self.loss_is_scaled_for_ga = True
+            self.tokens_seen = 0
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, count = supervised_loss(model, inputs)
+            self.tokens_seen += int(inputs["attention_mask"].sum())
+            # the gradients of processes are averaged, so each scales its share up again
+            return loss * self.accelerator.num_processes / (num_items_in_batch or count)
+
+        def _get_train_sampler(self, *_):
+            return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed)
+
+    return SupervisedTrainer
+
+
+def train(
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    out: str | Path,
+    settings: TrainSettings | None = None,
+    validation: Sequence[Row] = (),
+    validation_every: int = 0,
+    on_log: Any = None,
+) -> TrainResult:
+    """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
+    the last checkpoint under `out`/checkpoints and ends with the same weights.
+
+    `on_log(step, values)` is called with each logged loss. The model is trained in float32, under bfloat16 autocast
+    where `loaded.dtype` says so. Raises ValueError when there is nothing to train on.
+    """
+    import torch
+    from transformers import TrainerCallback, TrainingArguments, set_seed
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from transformers.utils import logging
+
+    settings = settings or TrainSettings()
+    if not rows:
+        raise ValueError("nothing to train on: no example had a usable answer or label (see generate's finish reasons)")
+    logging.set_verbosity_error()
+    checkpoints = Path(out) / "checkpoints"
+    set_seed(settings.seed)
+    model = loaded.model.float()
+    if settings.lora_rank:
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear",
+                          lora_dropout=0.0, task_type="CAUSAL_LM")  # fmt: skip
+        model = loaded.model = get_peft_model(model, lora)
+    last = _last_checkpoint(checkpoints, _run_hash(settings, rows))
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_share,  # below 1 it is a share of all steps
+        lr_scheduler_type="cosine",
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch_fused",
+        bf16=loaded.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        logging_steps=5,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        ddp_find_unused_parameters=False,
+    )
+    losses: list[dict[str, float]] = []
+
+    class Watch(TrainerCallback):
+        """Keeps the loss curve, moves the bar, and measures the validation loss."""
+
+        def __init__(self) -> None:
+            self.bar: Any = None
+
+        def note(self, values: dict[str, float]) -> None:
+            losses.append(values)
+            if on_log:
+                on_log(values)
+            elif not in_notebook() and values["step"] % 50 == 0:
+                print("  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+
+        def on_train_begin(self, args, state, control, **_):
+            losses.extend({"step": h["step"], "loss": h["loss"]} for h in state.log_history if "loss" in h)
+            self.bar = progress_bar(state.max_steps, "training", "steps")
+            self.bar.update(state.global_step)
+
+        def on_step_end(self, args, state, control, **_):
+            self.bar.update(1)
+            if validation and validation_every and state.global_step % validation_every == 0:
+                self.note({"step": state.global_step, "validation_loss": mean_loss(loaded, validation)})
+                model.train()
+
+        def on_log(self, args, state, control, logs=None, **_):
+            if logs and "loss" in logs:
+                self.note({"step": state.global_step, "loss": float(logs["loss"])})
+
+        def on_train_end(self, args, state, control, **_):
+            self.bar.close()
+
+    trainer = _trainer_class()(
+        model=model,
+        args=arguments,
+        train_dataset=list(rows),
+        data_collator=lambda batch: collate(batch, loaded.tokenizer.pad_token_id),
+        callbacks=[Watch()],
+    )
+    for noisy in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(noisy)
+    trainer.lengths = [len(row.ids) for row in rows]
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=last)
+    seconds = time.perf_counter() - started
+    model.eval()
+    return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses)
+
+
+def _run_hash(settings: TrainSettings, rows: Sequence[Row]) -> str:
+    ingredients = json.dumps([asdict(settings), [row.ids for row in rows]])
+    return hashlib.sha256(ingredients.encode()).hexdigest()[:16]
+
+
+def _last_checkpoint(folder: Path, run_hash: str) -> str | None:
+    """The newest whole checkpoint of this very run; those of a run with other settings or rows are removed."""
+    marker = folder / "run.txt"
+    if folder.exists() and (not marker.exists() or marker.read_text() != run_hash):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(run_hash)
+    numbered = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in reversed(numbered):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())  # the Trainer writes it last
+            return str(checkpoint)
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)  # a kill in the middle of a save
+    return None

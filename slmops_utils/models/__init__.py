@@ -1,0 +1,1 @@
+"""Find and load a model by name, and carve a small one out of it."""

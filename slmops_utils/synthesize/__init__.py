@@ -1,0 +1,1 @@
+"""Stage one: a teacher writes synthetic data."""

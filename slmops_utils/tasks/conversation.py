@@ -1,0 +1,64 @@
+"""Technical support over several turns, with the help article that holds the answer in the system message.
+
+A reply resolves the ticket when it says what was asked for and nothing that is wrong: every group of `required` has
+one alternative in it, and no string of `forbidden` is there (wrong values, values of another device, parts of the
+article nobody asked about).
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..records import Example
+from . import Metric, Task
+
+INSTRUCTION = "You are a support agent. Answer the customer's last question in one or two sentences from this article."
+
+
+def prompt(example: Example) -> list[dict[str, str]]:
+    messages = example.prompt
+    if messages[0]["role"] == "system":
+        article = f"{INSTRUCTION}\n\n{messages[0]['content']}"
+        return [{"role": "system", "content": article}, *messages[1:]]
+    return [{"role": "system", "content": INSTRUCTION}, *messages]
+
+
+def target(example: Example) -> str:
+    reference = example.reference
+    return reference["reply"] if isinstance(reference, dict) else str(reference)
+
+
+def parse(text: str, labels: Sequence[str] = ()) -> str | None:
+    return text.strip() or None
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether `phrase` stands in `text` as whole words, ignoring case and spacing; "£6" is not in "£6.50"."""
+    text, phrase = (re.sub(r"\s+", " ", s.replace("’", "'")).lower().strip() for s in (text, phrase))
+    return re.search(rf"(?<![\w£])(?<!\d[.,]){re.escape(phrase)}(?!\w|[.,]\d)", text) is not None
+
+
+def resolves(example: Example, text: str) -> float:
+    """1.0 when the reply has every required fact and no forbidden one."""
+    required, forbidden = example.reference["required"], example.reference["forbidden"]
+    told = all(any(contains(text, phrase) for phrase in group) for group in required)
+    return float(told and not any(contains(text, phrase) for phrase in forbidden))
+
+
+def tells(example: Example, text: str) -> float:
+    """1.0 when the reply has every required fact, whatever else it says."""
+    return float(all(any(contains(text, phrase) for phrase in group) for group in example.reference["required"]))
+
+
+TASK = Task(
+    name="conversation",
+    prompt=prompt,
+    target=target,
+    parse=parse,
+    metrics={
+        "resolved": Metric(resolves, lambda rows: float(np.mean(rows))),
+        "required_facts": Metric(tells, lambda rows: float(np.mean(rows))),
+    },
+    max_new_tokens=64,
+)

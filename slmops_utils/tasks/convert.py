@@ -1,0 +1,66 @@
+"""Turn somebody else's table into records."""
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..records import Example
+
+MOST_LISTED = 12  # with more labels than this, listing them would make every prompt longer than its question
+
+
+def label_instruction(labels: Sequence[str]) -> str:
+    """What a closed-label prompt asks: the labels are listed only when they are few."""
+    if len(labels) <= MOST_LISTED:
+        return f"Name the label of this text. Answer with one of: {', '.join(labels)}."
+    return "Name the label of this text."
+
+
+def convert_csv(
+    path: str | Path,
+    text: str,
+    label: str,
+    counts: dict[str, int],
+    seed: int = 0,
+    prefix: str = "row",
+) -> dict[str, list[Example]]:
+    """Cut a CSV file of texts and labels into splits of `nli` records (any closed label set), shuffled by `seed`.
+
+    counts: split name -> rows, taken in this order, e.g. {"train": 1500, "pool": 4000}; -1 takes what is left. The
+    records of a split named 'pool' carry no label. Raises ValueError for a missing column, an empty cell (with its
+    line number) or more rows asked for than there are.
+    """
+    path = Path(path)
+    rows = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {text, label} - set(reader.fieldnames or [])
+        if missing:
+            raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; there are {', '.join(reader.fieldnames or [])}")
+        problems = []
+        for row in reader:
+            if not (row[text] or "").strip() or not (row[label] or "").strip():
+                problems.append(f"{path}:{reader.line_num}: empty {text if not (row[text] or '').strip() else label}")
+            rows.append((row[text], row[label]))
+    if problems:
+        raise ValueError("\n".join(problems[:20]))
+    wanted = sum(n for n in counts.values() if n > 0)
+    if wanted > len(rows):
+        raise ValueError(f"{path}: {wanted:,} rows asked for, the file has {len(rows):,}")
+    instruction = label_instruction(sorted({name.replace("_", " ") for _, name in rows}))
+    random.Random(seed).shuffle(rows)
+    splits, start = {}, 0
+    for split, count in counts.items():
+        end = len(rows) if count < 0 else start + count
+        splits[split] = [
+            Example(
+                f"{prefix}-{split}-{i:05d}",
+                "nli",
+                [{"role": "system", "content": instruction}, {"role": "user", "content": content}],
+                None if split == "pool" else name.replace("_", " "),
+            )
+            for i, (content, name) in enumerate(rows[start:end])
+        ]
+        start = end
+    return splits

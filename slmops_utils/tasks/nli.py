@@ -1,0 +1,80 @@
+"""Natural language inference, and any other task whose answer is one label of a closed set.
+
+A record without a system message is asked the inference question below; a record of another closed set brings its
+own instruction as its system message (`python -m slmops_utils data` writes it). Labels are read from the data.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..records import Example
+from . import Metric, Task
+
+INSTRUCTION = "Does the premise support the hypothesis? Answer entailment, neutral or contradiction."
+
+
+def prompt(example: Example) -> list[dict[str, str]]:
+    messages = example.prompt
+    if messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": INSTRUCTION}, *messages]
+
+
+def target(example: Example) -> str:
+    return str(example.reference)
+
+
+def normalise(text: str) -> str:
+    """Lower case, one space between words, no punctuation at the ends."""
+    return re.sub(r"\s+", " ", text).strip().strip(".!\"'*` ").lower()
+
+
+def parse(text: str, labels: Sequence[str]) -> str | None:
+    """The label a text names: the text itself, or the only label it mentions; None when there is none or several."""
+    answer = normalise(text)
+    by_name = {normalise(label): label for label in labels}
+    if answer in by_name:
+        return by_name[answer]
+    named = {label for name, label in by_name.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer)}
+    return named.pop() if len(named) == 1 else None
+
+
+def is_correct(example: Example, text: str) -> float:
+    """1.0 when the text names the reference label and, for the three inference labels, no other."""
+    inference = ("entailment", "neutral", "contradiction")
+    labels = inference if example.reference in inference else (example.reference,)
+    if labels is inference:
+        return float(parse(text, labels) == example.reference)
+    return float(normalise(text) == normalise(str(example.reference)))
+
+
+def macro_f1(pairs: np.ndarray) -> float:
+    """Mean F1 over the labels that occur as reference. pairs: (n, 2) of strings, reference and answer."""
+    scores = []
+    for label in np.unique(pairs[:, 0]):
+        right = np.sum((pairs[:, 0] == label) & (pairs[:, 1] == label))
+        given, wanted = np.sum(pairs[:, 1] == label), np.sum(pairs[:, 0] == label)
+        scores.append(2 * right / (given + wanted))
+    return float(np.mean(scores))
+
+
+def _pair(example: Example, text: str) -> tuple[str, str]:
+    inference = ("entailment", "neutral", "contradiction")
+    if example.reference in inference:
+        return str(example.reference), parse(text, inference) or ""
+    return normalise(str(example.reference)), normalise(text)
+
+
+TASK = Task(
+    name="nli",
+    prompt=prompt,
+    target=target,
+    parse=parse,
+    metrics={
+        "accuracy": Metric(is_correct, lambda rows: float(np.mean(rows))),
+        "macro_f1": Metric(_pair, macro_f1),
+    },
+    max_new_tokens=16,
+)
