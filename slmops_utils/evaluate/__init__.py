@@ -1,0 +1,1 @@
+"""Measure teacher and students on the same rows, with intervals."""
