@@ -26,7 +26,9 @@ def training_text(example: Example) -> str | None:
     """
     task = get_task(example.task)
     if example.response is not None:
-        usable = example.response.finish_reason == "stop" and task.parse(example.response.text, (example.response.text,))
+        usable = example.response.finish_reason == "stop" and task.parse(
+            example.response.text, (example.response.text,)
+        )
         return example.response.text if usable else None
     if example.reference is not None:
         return task.target(example)

@@ -50,7 +50,9 @@ def evaluate(
         loaded = load_model(name)
         texts = [a.text for a in answer(loaded, prompts, sampling)]
         seconds = time.perf_counter() - started
-        scored = {m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in task.metrics.items()}
+        scored = {
+            m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in task.metrics.items()
+        }
         row_scores[role], answers[role] = scored[task.headline], texts
         row: dict[str, Any] = {
             "model": name,
@@ -107,7 +109,9 @@ def _retention(scores: dict[str, list[float]], seed: int) -> dict[str, Any] | No
 def _with_answers(test: Sequence[Example], answers: dict[str, list[str]], scores: dict[str, list[float]]):
     for i, example in enumerate(test):
         given = {role: {"text": texts[i], "score": scores[role][i]} for role, texts in answers.items()}
-        yield Example(example.id, example.task, example.messages, example.reference, extra={**example.extra, "answers": given})
+        yield Example(
+            example.id, example.task, example.messages, example.reference, extra={**example.extra, "answers": given}
+        )
 
 
 def table(results: dict[str, Any]) -> str:
@@ -126,5 +130,7 @@ def table(results: dict[str, Any]) -> str:
     lines += [f"  {verdict(comparison)}" for comparison in results["comparisons"]]
     if results["retention"]:
         kept = results["retention"]
-        lines.append(f"  retention {100 * kept['value']:.0f} % [{100 * kept['ci95'][0]:.0f}, {100 * kept['ci95'][1]:.0f}]")
+        lines.append(
+            f"  retention {100 * kept['value']:.0f} % [{100 * kept['ci95'][0]:.0f}, {100 * kept['ci95'][1]:.0f}]"
+        )
     return "\n".join(lines)

@@ -22,7 +22,9 @@ def _tfidf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[str
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    classifier = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    classifier = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+    )
     classifier.fit([e.prompt[-1]["content"] for e in train], [str(e.reference) for e in train])
     return [str(label) for label in classifier.predict([e.prompt[-1]["content"] for e in test])]
 
@@ -44,6 +46,8 @@ def reference_scores(train: Sequence[Example], test: Sequence[Example]) -> dict[
     """Row scores of each reference method on each metric of the task."""
     task = get_task(test[0].task)
     return {
-        name: {m: [metric.value(e, a) for e, a in zip(test, answers, strict=True)] for m, metric in task.metrics.items()}
+        name: {
+            m: [metric.value(e, a) for e, a in zip(test, answers, strict=True)] for m, metric in task.metrics.items()
+        }
         for name, answers in reference_answers(train, test).items()
     }

@@ -46,7 +46,9 @@ def find_gguf() -> Path:
             path = Path(str(file.locate()))
             if path.exists():
                 return path
-    raise EmbeddedModelError(f"the wheel {WHEEL} is installed without {GGUF}. Install it again with\n  {INSTALL} --force-reinstall")
+    raise EmbeddedModelError(
+        f"the wheel {WHEEL} is installed without {GGUF}. Install it again with\n  {INSTALL} --force-reinstall"
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -37,7 +37,9 @@ class Answer:
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The token ids of a prompt in the model's chat template, ready for the answer."""
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -37,7 +37,9 @@ def convert_csv(
         reader = csv.DictReader(file)
         missing = {text, label} - set(reader.fieldnames or [])
         if missing:
-            raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; there are {', '.join(reader.fieldnames or [])}")
+            raise ValueError(
+                f"{path}: no column {', '.join(sorted(missing))}; there are {', '.join(reader.fieldnames or [])}"
+            )
         problems = []
         for row in reader:
             if not (row[text] or "").strip() or not (row[label] or "").strip():

@@ -1,0 +1,207 @@
+"""The command line: `python -m slmops_utils COMMAND --help`. A thin face over the functions of the same names."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def _print(report: dict[str, Any]) -> None:
+    print(json.dumps({key: value for key, value in report.items() if key not in ("losses", "hardware")}, indent=1))
+
+
+def _settings(base: Any, args: argparse.Namespace) -> Any:
+    """The command's own settings with those given on the command line put over them."""
+    given = {name: getattr(args, name) for name in vars(base) if getattr(args, name, None) is not None}
+    return replace(base, **given)
+
+
+def _read_all(paths: list[Path]) -> list[Any]:
+    from .records import read_records
+
+    return [example for path in paths for example in read_records(path)]
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    from .classroom.doctor import doctor
+
+    return doctor()
+
+
+def run_data(args: argparse.Namespace) -> int:
+    from .records import write_records
+    from .tasks.convert import convert_csv
+
+    if args.input.suffix == ".jsonl":
+        print(f"{args.input}: {len(_read_all([args.input])):,} good records")
+        return 0
+    counts = {name: int(number) for name, number in (item.split("=") for item in args.split)}
+    for split, examples in convert_csv(args.input, args.text, args.label, counts, args.seed).items():
+        path = args.out / f"{split}.jsonl"
+        print(f"{path}: {write_records(path, examples):,} records")
+    return 0
+
+
+def run_correct(args: argparse.Namespace) -> int:
+    from .distill.correct import TEACHER, correct
+
+    _print(correct(_read_all(args.data), args.out, args.model, _settings(TEACHER, args)))
+    return 0
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    from .synthesize.answer import Sampling
+    from .synthesize.generate import generate_file
+    from .tasks import get_task
+
+    first = next(iter(_read_all([args.pool])))
+    sampling = Sampling(
+        args.max_new_tokens or get_task(first.task).max_new_tokens, args.temperature, args.top_p, args.seed
+    )
+    _print(generate_file(args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size))
+    return 0
+
+
+def run_shrink(args: argparse.Namespace) -> int:
+    from .distill.dataset import training_text
+    from .models.carve import save, shrink
+    from .models.load import load_model
+    from .tasks import get_task
+
+    layers = [int(i) for i in args.layers.split(",")] if "," in args.layers else int(args.layers)
+    texts = None
+    if args.vocabulary_from:
+        examples = _read_all(args.vocabulary_from)
+        texts = [m["content"] for e in examples for m in get_task(e.task).prompt(e)]
+        texts += [text for e in examples if (text := training_text(e))] + ["system\nuser\nassistant\n"]
+    student = shrink(load_model(args.model), layers, args.rule, texts)
+    save(student, str(args.out))
+    print(f"{args.out}: {student.parameters / 1e6:.1f} M parameters, {len(student.tokenizer):,} tokens, {student.name}")
+    return 0
+
+
+def run_distill(args: argparse.Namespace) -> int:
+    from .distill.distill import STUDENT, distill
+
+    _print(distill(args.student, _read_all(args.data), args.out, _settings(STUDENT, args)))
+    return 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    from .evaluate.compare import ROLES, evaluate, table
+
+    models = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
+    if not models:
+        print(f"name at least one model: {', '.join('--' + role for role in ROLES)}", file=sys.stderr)
+        return 2
+    train = _read_all(args.train) if args.train else []
+    shots = train[: args.shots]
+    results = evaluate(models, _read_all([args.test])[: args.limit], train, args.out, shots, not args.no_costs,
+                       args.price_per_hour, args.seed)  # fmt: skip
+    print(table(results))
+    return 0
+
+
+def run_course(args: argparse.Namespace) -> int:
+    from .classroom.course import run_course
+
+    report = run_course(args.notebooks, args.out, use_overrides=args.short, only=args.only)
+    return int(any(notebook["status"] != "ok" for notebook in report["notebooks"]))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slmops_utils", description="Distil a large model into a small one."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    def training(sub: argparse.ArgumentParser) -> None:
+        for name, kind in (("epochs", float), ("max_steps", int), ("batch_size", int), ("gradient_accumulation", int),
+                           ("learning_rate", float), ("lora_rank", int), ("seed", int), ("save_steps", int)):  # fmt: skip
+            sub.add_argument(f"--{name.replace('_', '-')}", type=kind)
+
+    command("doctor", run_doctor, "say what this machine is, what it will use, and whether everything is in place")
+
+    sub = command("data", run_data, "check a JSONL file, or convert a CSV of texts and labels into records")
+    sub.add_argument("input", type=Path, help="a .jsonl file to check, or a .csv file to convert")
+    sub.add_argument("--text", default="text", help="the column that holds the text")
+    sub.add_argument("--label", default="label", help="the column that holds the label")
+    sub.add_argument(
+        "--split",
+        nargs="+",
+        default=["train=-1"],
+        help="name=rows, cut in this order; -1 is the rest; pool loses its labels",
+    )
+    sub.add_argument("--out", type=Path, default=Path("."))
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("correct", run_correct, "fine-tune a teacher on labels with LoRA")
+    sub.add_argument("--data", type=Path, nargs="+", required=True, help="labelled records")
+    sub.add_argument("--model", default="embedded")
+    sub.add_argument("--out", type=Path, required=True)
+    training(sub)
+
+    sub = command("generate", run_generate, "let a teacher answer a pool; kill it and call it again to go on")
+    sub.add_argument("--teacher", required=True)
+    sub.add_argument("--pool", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--limit", type=int, help="only the first so many")
+    sub.add_argument("--temperature", type=float, default=0.0)
+    sub.add_argument("--top-p", type=float, default=1.0)
+    sub.add_argument("--max-new-tokens", type=int)
+    sub.add_argument("--batch-size", type=int, default=32)
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("shrink", run_shrink, "carve a student out of a teacher: fewer layers, a smaller vocabulary")
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--layers", default="6", help="how many to keep, or which: 0,5,29")
+    sub.add_argument("--rule", default="even", choices=("even", "early"))
+    sub.add_argument("--vocabulary-from", type=Path, nargs="*", help="records whose tokens to keep (default: keep all)")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("distill", run_distill, "train a student on a teacher's answers, on labels, or on both")
+    sub.add_argument("--student", required=True)
+    sub.add_argument("--data", type=Path, nargs="+", required=True)
+    sub.add_argument("--out", type=Path, required=True)
+    training(sub)
+
+    sub = command("evaluate", run_evaluate, "score models on the same test rows, with intervals and costs")
+    for role in ("teacher", "untuned", "baseline", "student"):
+        sub.add_argument(f"--{role}", help="a model name")
+    sub.add_argument("--test", type=Path, required=True)
+    sub.add_argument("--train", type=Path, nargs="*", help="labelled records, for the reference rows and the shots")
+    sub.add_argument("--shots", type=int, default=0, help="solved examples put before every question")
+    sub.add_argument("--limit", type=int, help="only the first so many test rows")
+    sub.add_argument("--no-costs", action="store_true", help="scores only, no latency or memory")
+    sub.add_argument("--price-per-hour", type=float, help="US dollars an hour for this machine")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path)
+
+    sub = command("course", run_course, "execute the notebooks headless and write build/course/")
+    sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))
+    sub.add_argument("--out", type=Path, default=Path("build/course"))
+    sub.add_argument("--short", action="store_true", help="shrink them as notebooks/overrides.yaml says")
+    sub.add_argument("--only", nargs="*", default=[], help="names of notebooks")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        # what went wrong is in the message; a traceback would only bury it
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
