@@ -26,7 +26,7 @@ def build() -> dict[str, bytes]:
     for module in (nli, conversation):
         for split, records in module.build(SEED).items():
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            files[f"{module.__name__.split(".")[-1]}/{split}.jsonl"] = lines.encode()
+            files[f"{module.__name__.split('.')[-1]}/{split}.jsonl"] = lines.encode()
     return files
 
 

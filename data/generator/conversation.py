@@ -9,18 +9,32 @@ import yaml
 
 from .world import NAMES, Edition, Point, draw_edition, load_facts, mistype
 
-SIZES = {"train": 320, "pool": 1000, "validation": 150, "test": 210}
+SIZES = {"train": 400, "pool": 1000, "validation": 150, "test": 210}
 LEVELS = {"easy": 0.4, "medium": 0.3, "hard": 0.3}
 VAGUE = {"nothing", "silence", "GIVE", "SHARE", "TREAT"}  # too common in plain speech to count as evidence
 PHRASES = yaml.safe_load((Path(__file__).parent / "phrases" / "conversation.yaml").read_text(encoding="utf-8"))
 SAME = {value: [str(v) for v in others] for value, others in PHRASES["same"].items()}
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-ONES += ["seventeen", "eighteen", "nineteen"]
+ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
-UNITS = {"seconds": "secs sec", "minutes": "mins min", "hours": "hrs", "metres": "m meters", "GB": "gigabytes gigs gig",
-         "MB": "megabytes megs", "Mbps": "Mb/s megabits", "cm": "centimetres centimeters", "%": "percent per~cent",
-         "tries": "attempts times goes wrong~passwords wrong~tries", "digits": "numbers", "discs": "disks",
-         "blinks": "times flashes", "programmes": "recordings shows", "numbers": "callers", "devices": "gadgets"}
+UNITS = {
+    "seconds": "secs sec",
+    "minutes": "mins min",
+    "hours": "hrs",
+    "metres": "m meters",
+    "GB": "gigabytes gigs gig",
+    "MB": "megabytes megs",
+    "Mbps": "Mb/s megabits",
+    "cm": "centimetres centimeters",
+    "%": "percent per~cent",
+    "tries": "attempts times goes wrong~passwords wrong~tries",
+    "digits": "numbers",
+    "discs": "disks",
+    "blinks": "times flashes",
+    "programmes": "recordings shows",
+    "numbers": "callers",
+    "devices": "gadgets",
+}
 LONGER = {"2 weeks": ["14 days", "a fortnight"], "48 hours": ["2 days", "two days"], "24 hours": ["1 day", "one day"],
           "90 seconds": ["a minute and a half", "one and a half minutes"]}  # fmt: skip
 
@@ -52,7 +66,8 @@ def equivalents(value: str) -> list[str]:
         ways += [f"{pounds} {word} {pence}"] if pence else [f"{spell(int(pounds))} {word}", f"{value}.00"]
     elif m := re.fullmatch(r"(\d\d):(\d\d)", value):
         hour = int(m[1]) - 12
-        ways += [f"{m[1]}.{m[2]}"] + [f"{hour}{sep}{m[2]}{gap}{pm}" for sep in ":." for gap in ("", " ") for pm in ("pm", "p.m")]
+        ways.append(f"{m[1]}.{m[2]}")
+        ways += [f"{hour}{sep}{m[2]}{pm}" for sep in ":." for pm in ("pm", " pm", "p.m", " p.m")]
         ways += {"00": [f"{hour}pm", f"{hour} pm", f"{spell(hour)} o'clock"], "30": [f"half past {spell(hour)}"],
                  "15": [f"quarter past {spell(hour)}"]}[m[2]]  # fmt: skip
     elif m := re.fullmatch(r"(\d+(?:\.\d)?|[a-z]+) ?(%|[A-Za-z]+)( .+)?", bare):
@@ -64,7 +79,7 @@ def equivalents(value: str) -> list[str]:
             units += ["business"] if unit == "working" else []
             ways += [f"{f} {u}{rest}" for f in figures for u in units]
             ways += [f"{figure}{u}{rest}" for u in units if figure[0].isdigit() and len(u) < 5]
-            ways += [f"{f}-{unit[:-1]}" for f in figures if unit.endswith("s") and unit != "Mbps"]
+            ways += [f"{f}-{unit[:-1]}" for f in figures if unit.endswith("s") and unit not in ("Mbps", "tries")]
     elif value.isdigit() and len(value) == 2:
         ways.append(spell(int(value)))
     return list(dict.fromkeys(ways))
@@ -135,7 +150,7 @@ class Writer:
             ways = list(cores)
             if not parts and self.rng.random() < 0.5:
                 fit = [c for c in cores if not re.match(r"Please|Could|So |When|If |I'|Should", c)] or cores
-                ways = [f"{lead} {c if c[0] == '{' else c[0].lower() + c[1:]}" for lead in self.lines("lead") for c in fit]
+                ways = [f"{lead} {c[0].lower() + c[1:]}" for lead in self.lines("lead") for c in fit]
             parts.append(self.pick(ways).replace("{v}", point.value).replace("{K}", point.kind or ""))
         reply = " ".join(p[0].upper() + p[1:] for p in parts)
         if len(reply.split()) < 10 or (len(points) == 1 and self.rng.random() < 0.25):
@@ -178,7 +193,7 @@ def converse(w: Writer, fact: str, points: list[Point], level: str, turns: int) 
 def typed(sentences: list[str], lower: bool, names: tuple[str, ...]) -> str:
     """One customer turn as typed: tidy, or all in lower case with little punctuation (names and kinds stay)."""
     if not lower:
-        return "".join(s + ("" if i == len(sentences) - 1 else " " if s[-1] in ".!?," else "\n") for i, s in enumerate(sentences))
+        return "".join(s + (" " if s[-1] in ".!?," else "\n") for s in sentences).rstrip()
     text = ", ".join(s.rstrip(".") for s in sentences).replace("?,", "?")
     keep = "|".join(re.escape(n) for n in names)
     return "".join(p if p in names else p.lower() for p in re.split(rf"({keep})", text)).rstrip("?")
@@ -228,8 +243,7 @@ def build(seed: int) -> dict[str, list[dict]]:
     for split, size in SIZES.items():
         bank = "train" if split == "pool" else split
         facts, w, records = load_facts(bank), Writer(bank, rng), []
-        for level in (levels := spread(LEVELS, size, rng)):
-            records.append(None)  # drawn below, once the turns are dealt
+        levels = spread(LEVELS, size, rng)
         hard = levels.count("hard")
         turns = {"hard": iter(spread({3: 0.75, 5: 0.25}, hard, rng)),
                  "other": iter(spread({3: 0.53, 1: 0.36, 5: 0.11}, size - hard, rng))}  # fmt: skip
@@ -238,7 +252,7 @@ def build(seed: int) -> dict[str, list[dict]]:
             fact = facts[order[level] % len(facts)]
             order[level] += 1
             length = next(turns["hard" if level == "hard" else "other"])
-            while records[i] is None:
+            while len(records) == i:
                 edition = min((draw_edition(fact, rng) for _ in range(8)), key=w.worn)
                 by_kind = [p for p in edition.points if p.kind]
                 rest = [p for p in edition.points if not p.kind]
@@ -251,7 +265,7 @@ def build(seed: int) -> dict[str, list[dict]]:
                     seen.add(dialogue)
                     w.used.update((level, edition.fact, p.key) for p in points)
                     w.used.update(w.shape(p) for p in edition.points)
-                    records[i] = {"id": f"conversation-{split}-{i + 1:04d}", **draft}
+                    records.append({"id": f"conversation-{split}-{i + 1:04d}", **draft})
         if split == "pool":
             for row in records:
                 del row["reference"]

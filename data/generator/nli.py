@@ -13,7 +13,7 @@ import yaml
 
 from .world import HERE, NAMES, Edition, draw_edition, load_facts, mistype
 
-SIZES = {"train": 400, "pool": 1200, "validation": 160, "test": 240}
+SIZES = {"train": 1000, "pool": 1200, "validation": 160, "test": 240}
 LABELS = ("entailment", "neutral", "contradiction")
 ISSUE_SHARE = 0.225
 
@@ -174,17 +174,31 @@ def build(seed: int) -> dict[str, list[dict]]:
                     if content not in seen and 28 <= len(re.findall(r"\S+", content)) <= 85:
                         break
                 seen.add(content)
-                rows.append({"task": "nli", "content": content, "reference": label, "fact": fact,
-                             "topic": facts[fact]["topic"], "difficulty": difficulty})
+                rows.append(
+                    {
+                        "task": "nli",
+                        "content": content,
+                        "reference": label,
+                        "fact": fact,
+                        "topic": facts[fact]["topic"],
+                        "difficulty": difficulty,
+                    }
+                )
         rng.shuffle(rows)
         out[split] = [_record(split, i, row) for i, row in enumerate(rows[:size], 1)]
     return out
 
 
 def _record(split: str, number: int, row: dict) -> dict:
-    record = {"id": f"nli-{split}-{number:04d}", "task": "nli",
-              "messages": [{"role": "user", "content": row["content"]}], "reference": row["reference"],
-              "fact": row["fact"], "topic": row["topic"], "difficulty": row["difficulty"]}
+    record = {
+        "id": f"nli-{split}-{number:04d}",
+        "task": "nli",
+        "messages": [{"role": "user", "content": row["content"]}],
+        "reference": row["reference"],
+        "fact": row["fact"],
+        "topic": row["topic"],
+        "difficulty": row["difficulty"],
+    }
     if split == "pool":
         del record["reference"]
     return record

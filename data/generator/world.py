@@ -7,8 +7,10 @@ from pathlib import Path
 import yaml
 
 HERE = Path(__file__).parent
-NAMES = ("Priya Tom Aisha Gareth Mei Olu Siobhan Kasia Dev Rhona Marek Bea Yusuf Ines Callum Nadia Owen Zofia "
-         "Hamish Leila Joan Piotr Femi Greta Sanjay Ruth Eilidh Tariq Moira Luca").split()
+NAMES = (
+    "Priya Tom Aisha Gareth Mei Olu Siobhan Kasia Dev Rhona Marek Bea Yusuf Ines Callum Nadia Owen Zofia "
+    "Hamish Leila Joan Piotr Femi Greta Sanjay Ruth Eilidh Tariq Moira Luca"
+).split()
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,24 @@ def draw_edition(fact: dict, rng: random.Random) -> Edition:
             value, other, kind, other_kind = rng.choice(values), None, None, None
             sentence = says.format(v=value)
         wrong = tuple(v for v in values if v not in (value, other))
-        points.append(Point(p["key"], p["about"], sentence[0].upper() + sentence[1:], value, kind, other, other_kind, wrong))
+        points.append(
+            Point(p["key"], p["about"], sentence[0].upper() + sentence[1:], value, kind, other, other_kind, wrong)
+        )
     return Edition(fact["id"], fact["topic"], fact["title"], tuple(points))
 
 
-NEIGHBOURS = {"a": "sq", "e": "wr", "i": "uo", "o": "ip", "n": "bm", "t": "ry", "s": "ad", "r": "et", "l": "k", "h": "gj"}
+NEIGHBOURS = {
+    "a": "sq",
+    "e": "wr",
+    "i": "uo",
+    "o": "ip",
+    "n": "bm",
+    "t": "ry",
+    "s": "ad",
+    "r": "et",
+    "l": "k",
+    "h": "gj",
+}
 
 
 def mistype(text: str, rng: random.Random, rate: float, keep: tuple[str, ...] = ()) -> str:
