@@ -79,6 +79,10 @@ def parse_record(line: dict[str, Any]) -> Example:
         if not line[key].strip():
             raise ValueError(f"empty {key!r}")
     _check_messages(line["messages"])
+    try:
+        json.dumps(line, ensure_ascii=False).encode()  # any key: what cannot be written again must not be read
+    except UnicodeEncodeError:
+        raise ValueError(r"half of a surrogate pair (a \ud... escape) is not text") from None
     response = line.get("response")
     if response is not None:
         known = Response.__dataclass_fields__
@@ -108,10 +112,6 @@ def _check_messages(messages: Any) -> None:
             raise ValueError(f"wrong role order: message {i + 1} is from {role}, expected {expected}")
         if not message["content"].strip():
             raise ValueError(f"empty content in message {i + 1} ({role})")
-        try:
-            message["content"].encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError(f"message {i + 1} holds half of a surrogate pair, which is not text") from None
         expected = "assistant" if role == "user" else "user"
     if messages[-1]["role"] == "system":
         raise ValueError("wrong role order: the last message is from system, expected user or assistant")
@@ -138,7 +138,8 @@ def read_records(path: str | Path) -> Iterator[Example]:
                     raise ValueError(f"duplicate id {example.id!r}")
                 seen.add(hash(example.id))
             except UnicodeDecodeError as error:
-                problems.append((number, f"not UTF-8: byte {error.start + 1} is {raw[error.start]:#04x}"))
+                place = error.start + len(raw) - len(error.object)  # the decoder does not count a byte-order mark
+                problems.append((number, f"not UTF-8: byte {place + 1} is {raw[place]:#04x}"))
             except json.JSONDecodeError as error:
                 problems.append((number, f"not JSON: {error.msg} at column {error.colno}"))
             except ValueError as error:
@@ -184,6 +185,8 @@ class atomic_writer:
                 os.chmod(self.temporary, 0o644)
                 os.replace(self.temporary, self.path)
         finally:
-            self.file.close()
-            if os.path.exists(self.temporary):
-                os.unlink(self.temporary)
+            try:
+                self.file.close()  # on a full disk this fails too
+            finally:
+                if os.path.exists(self.temporary):
+                    os.unlink(self.temporary)

@@ -26,7 +26,10 @@ def _tiny_parent(embedded):
     from slmops_utils.models.load import LoadedModel
     from slmops_utils.models.vocabulary import trim_tokenizer
 
-    texts = ["Premise: the fee is £5. Hypothesis: the fee is £6.", "entailment neutral contradiction system user assistant"]
+    texts = [
+        "Premise: the fee is £5. Hypothesis: the fee is £6.",
+        "entailment neutral contradiction system user assistant",
+    ]
     tokenizer, kept = trim_tokenizer(embedded.tokenizer, texts)
     torch.manual_seed(0)
     config = LlamaConfig(

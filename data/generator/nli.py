@@ -87,11 +87,11 @@ def _valued(fact: dict, key: str, claim: str, label: str, entry: dict, decks: De
         value = value if label == "entailment" else denied
         both = point.kind is None or value == point.other or rng.random() < 0.5
         hard = bool(point.kind and both)
-        told = [_state(point, bank, decks, rng, both)] + _tell(edition, others[:extra], entry, decks, rng)
+        told = [_state(point, bank, decks, rng, both), *_tell(edition, others[:extra], entry, decks, rng)]
     silent = others[extra + 1 :] if label == "neutral" else others[extra:]
     asides = []
     if rng.random() < 0.5:  # a point that is named but not told
-        teased = key if label == "neutral" and not hard and rng.random() < 0.7 else (silent + [None])[0]
+        teased = key if label == "neutral" and not hard and rng.random() < 0.7 else next(iter(silent), None)
         if teased:
             asides.append(decks.deal(entry["points"][teased]["tease"]))
     if "decoy" in bank and rng.random() < 0.33:  # a value of this point that belongs to something else

@@ -7,10 +7,38 @@ from pathlib import Path
 import yaml
 
 HERE = Path(__file__).parent
-NAMES = (
-    "Priya Tom Aisha Gareth Mei Olu Siobhan Kasia Dev Rhona Marek Bea Yusuf Ines Callum Nadia Owen Zofia "
-    "Hamish Leila Joan Piotr Femi Greta Sanjay Ruth Eilidh Tariq Moira Luca"
-).split()
+NAMES = [
+    "Priya",
+    "Tom",
+    "Aisha",
+    "Gareth",
+    "Mei",
+    "Olu",
+    "Siobhan",
+    "Kasia",
+    "Dev",
+    "Rhona",
+    "Marek",
+    "Bea",
+    "Yusuf",
+    "Ines",
+    "Callum",
+    "Nadia",
+    "Owen",
+    "Zofia",
+    "Hamish",
+    "Leila",
+    "Joan",
+    "Piotr",
+    "Femi",
+    "Greta",
+    "Sanjay",
+    "Ruth",
+    "Eilidh",
+    "Tariq",
+    "Moira",
+    "Luca",
+]
 
 
 @dataclass(frozen=True)

@@ -79,20 +79,20 @@ def embedded_folder() -> Path:
     check_gguf(gguf)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for stale in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        half = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        _remove_stale(folder)
+        half = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{os.getpid()}."))
         try:
             _convert(gguf, half)
             sizes = {file.name: file.stat().st_size for file in half.iterdir()}
             (half / "complete.json").write_text(json.dumps(sizes), encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            try:
-                half.rename(folder)
-            except OSError:
-                if not _is_complete(folder):  # a second process may have finished first
-                    raise
+            if not _is_complete(folder):  # a second process may have finished first, and be reading it
+                if folder.exists():
+                    shutil.rmtree(folder)
+                try:
+                    half.rename(folder)
+                except OSError:
+                    if not _is_complete(folder):
+                        raise
         finally:
             shutil.rmtree(half, ignore_errors=True)
     except OSError as error:
@@ -101,6 +101,16 @@ def embedded_folder() -> Path:
             "set SLMOPS_CACHE to a folder elsewhere. The next run starts it afresh."
         ) from error
     return folder
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed runs left half-written, but not what another process is writing now."""
+    import psutil
+
+    for half in folder.parent.glob(f".{folder.name}.*"):
+        owner = half.name.removeprefix(f".{folder.name}.").split(".")[0]
+        if not (owner.isdecimal() and psutil.pid_exists(int(owner))):
+            shutil.rmtree(half, ignore_errors=True)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -33,18 +33,19 @@ class ModelNotFound(FileNotFoundError):
     """No model goes by that name; the message says which names there are."""
 
 
-def resolve(name: str) -> tuple[str, Path | None]:
-    """A name as (what `from_pretrained` takes, adapter folder or None)."""
+def resolve(name: str) -> tuple[str, list[Path]]:
+    """A name as (what `from_pretrained` takes, the adapter folders to merge into it, in this order)."""
     if name == "embedded":
-        return str(embedded_folder()), None
+        return str(embedded_folder()), []
     if name.startswith("hub:"):
-        return name.removeprefix("hub:"), None
+        return name.removeprefix("hub:"), []
     folder = Path(name)
     if (folder / "adapter_config.json").exists():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return resolve(base)[0], folder
+        source, adapters = resolve(base)
+        return source, [*adapters, folder]
     if (folder / "config.json").exists():
-        return str(folder), None
+        return str(folder), []
     raise ModelNotFound(
         f"no model {name!r}: it may be 'embedded', a folder with a config.json or adapter_config.json, or 'hub:org/model'"
     )
@@ -65,7 +66,7 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
     choice = choose_dtype(device)
     reason = choice.reason if dtype in (None, choice.value) else "asked for"
     dtype = dtype or choice.value
-    source, adapter = resolve(name)
+    source, adapters = resolve(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -76,7 +77,7 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
             f"cannot load {source!r} from the Hugging Face Hub: {str(error).splitlines()[0]}\n"
             "Without a network, download it once elsewhere and give its folder, or use 'embedded'."
         ) from error
-    if adapter is not None:
+    for adapter in adapters:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload().to(getattr(torch, dtype))
@@ -87,15 +88,25 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
 
 def bytes_on_disk(name: str) -> int:
     """Bytes of the weight files a name loads (base and adapter together)."""
-    source, adapter = resolve(name)
-    folders = [Path(source)] + ([adapter] if adapter else [])
-    return sum(f.stat().st_size for folder in folders for f in folder.glob("*.safetensors"))
+    source, adapters = resolve(name)
+    return sum(f.stat().st_size for folder in [Path(source), *adapters] for f in folder.glob("*.safetensors"))
 
 
 def fingerprint(name: str) -> str:
     """A short hash of the weights a name loads, so that a changed model is never taken for the same one."""
-    source, adapter = resolve(name)
+    source, adapters = resolve(name)
     if not Path(source).is_dir():
         return hashlib.sha256(name.encode()).hexdigest()[:16]  # on the Hub: the name is all we know before loading
-    files = sorted(Path(source).glob("*.safetensors")) + sorted(adapter.glob("*.safetensors") if adapter else [])
+    files = [file for folder in [Path(source), *adapters] for file in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:16]
+
+
+def weights_fingerprint(model: Any) -> str:
+    """A short hash of the weights a model holds now, which may have been carved or trained since it was loaded."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

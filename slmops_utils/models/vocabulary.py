@@ -8,6 +8,7 @@ among a subset of the old choices. All single bytes and special tokens stay, so 
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 
@@ -73,7 +74,7 @@ def pieces_of(word: str, rank: dict[tuple[str, str], int]) -> set[str]:
     """Every piece that appears while byte-pair encoding merges a word."""
     pieces, seen = list(word), set(word)
     while len(pieces) > 1:
-        best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: rank.get(pair, len(rank)))
+        best = min(pairwise(pieces), key=lambda pair: rank.get(pair, len(rank)))
         if best not in rank:
             break
         merged, i = [], 0

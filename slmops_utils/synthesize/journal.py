@@ -42,8 +42,8 @@ class Journal:
         """Add entries (each with a 'key') and wait until they are on the disk. A key already there is left alone."""
         for entry in entries:
             if entry["key"] not in self.entries:
-                self.entries[entry["key"]] = entry
                 self.file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+                self.entries[entry["key"]] = entry
         self.file.flush()
         os.fsync(self.file.fileno())
 

@@ -34,9 +34,12 @@ def parse(text: str, labels: Sequence[str] = ()) -> str | None:
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether `phrase` stands in `text` as whole words, ignoring case and spacing; "£6" is not in "£6.50"."""
+    """Whether `phrase` stands in `text` as whole words, ignoring case and spacing.
+
+    "£6" is not in "£6.50", nor "five days" in "twenty-five days", nor "5 days" in "3-5 days".
+    """
     text, phrase = (re.sub(r"\s+", " ", s.replace("’", "'")).lower().strip() for s in (text, phrase))
-    return re.search(rf"(?<![\w£])(?<!\d[.,]){re.escape(phrase)}(?!\w|[.,]\d)", text) is not None
+    return re.search(rf"(?<![\w£])(?<!\d[.,])(?<!\w[-–]){re.escape(phrase)}(?!\w|[.,]\d)", text) is not None
 
 
 def resolves(example: Example, text: str) -> float:

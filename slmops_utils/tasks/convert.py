@@ -27,8 +27,8 @@ def convert_csv(
 ) -> dict[str, list[Example]]:
     """Cut a CSV file of texts and labels into splits of `nli` records (any closed label set), shuffled by `seed`.
 
-    counts: split name -> rows, taken in this order, e.g. {"train": 1500, "pool": 4000}; -1 takes what is left. The
-    records of a split named 'pool' carry no label. Raises ValueError for a missing column, an empty cell (with its
+    counts: split name -> rows, taken in this order, e.g. {"train": 1500, "pool": 4000}; -1 takes what the others leave.
+    The records of a split named 'pool' carry no label. Raises ValueError for a missing column, an empty cell (with its
     line number) or more rows asked for than there are.
     """
     path = Path(path)
@@ -52,9 +52,9 @@ def convert_csv(
         raise ValueError(f"{path}: {wanted:,} rows asked for, the file has {len(rows):,}")
     instruction = label_instruction(sorted({name.replace("_", " ") for _, name in rows}))
     random.Random(seed).shuffle(rows)
-    splits, start = {}, 0
+    splits, start, left = {}, 0, len(rows) - wanted
     for split, count in counts.items():
-        end = len(rows) if count < 0 else start + count
+        end = start + (left if count < 0 else count)
         splits[split] = [
             Example(
                 f"{prefix}-{split}-{i:05d}",
@@ -64,5 +64,5 @@ def convert_csv(
             )
             for i, (content, name) in enumerate(rows[start:end])
         ]
-        start = end
+        start, left = end, left if count >= 0 else 0
     return splits

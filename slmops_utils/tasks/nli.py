@@ -37,7 +37,9 @@ def parse(text: str, labels: Sequence[str]) -> str | None:
     by_name = {normalise(label): label for label in labels}
     if answer in by_name:
         return by_name[answer]
-    named = {label for name, label in by_name.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer)}
+    named = {
+        label for name, label in by_name.items() if re.search(rf"(?<!\w)(?<!\w-){re.escape(name)}(?!-?\w)", answer)
+    }
     return named.pop() if len(named) == 1 else None
 
 

@@ -1,0 +1,93 @@
+"""The course's figures, in one style. Each function returns a matplotlib figure."""
+
+from typing import Any
+
+COLOURS = {
+    "teacher": "#3b4a6b",
+    "untuned": "#b8bcc6",
+    "baseline": "#d98e32",
+    "student": "#2a9d74",
+    "reference": "#8f6fb3",
+}
+
+
+def _axes(width: float = 7.0, height: float = 3.6) -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training loss") -> Any:
+    """Loss per supervised token (nats) against optimizer steps; validation losses are dots. runs: name -> losses."""
+    figure, axes = _axes()
+    palette = ["#2a9d74", "#d98e32", "#3b4a6b", "#8f6fb3"]
+    for (name, losses), colour in zip(runs.items(), palette, strict=False):
+        curve = [(x["step"], x["loss"]) for x in losses if "loss" in x]
+        dots = [(x["step"], x["validation_loss"]) for x in losses if "validation_loss" in x]
+        if curve:
+            axes.plot(*zip(*curve, strict=True), color=colour, label=name)
+        if dots:
+            axes.plot(*zip(*dots, strict=True), "o--", color=colour, alpha=0.6, label=f"{name}, validation")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title, ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
+def score_bars(results: dict[str, Any], title: str = "") -> Any:
+    """The headline score of every row of a results JSON with its 95 % interval, reference rows last."""
+    metric = next(iter(results["rows"][0]["metrics"]))
+    bars = [(row["role"], row["metrics"][metric], COLOURS[row["role"]]) for row in results["rows"]]
+    bars += [(name, metrics[metric], COLOURS["reference"]) for name, metrics in results["reference_rows"].items()]
+    figure, axes = _axes(7.0, 0.55 * len(bars) + 1.2)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#e6e6ea", linewidth=0.8)
+    for i, (_, score, colour) in enumerate(bars):
+        low, high = score["ci95"]
+        value = 100 * score["value"]
+        error = [[max(0.0, value - 100 * low)], [max(0.0, 100 * high - value)]]
+        axes.barh(i, value, color=colour, height=0.62, xerr=error, ecolor="#333333", capsize=3)
+        axes.text(max(100 * high, value) + 1.5, i, f"{value:.0f} %", va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 108), xlabel=f"{metric} (%), bars: 95 % interval",
+             title=title or f"{results['task']}, {results['n_test']} test rows")  # fmt: skip
+    return figure
+
+
+def score_against_cost(results: dict[str, Any]) -> Any:
+    """Score against the latency of one request, area by parameters: up and to the left is better."""
+    metric = next(iter(results["rows"][0]["metrics"]))
+    figure, axes = _axes()
+    for row in results["rows"]:
+        x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
+        axes.scatter(x, y, s=row["parameters"] / 4e5, color=COLOURS[row["role"]], alpha=0.85)
+        axes.annotate(
+            f"{row['role']}\n{row['parameters'] / 1e6:.0f} M",
+            (x, y),
+            xytext=(10, 6),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    axes.set(
+        xlabel="latency of one request, p50 (ms)",
+        ylabel=f"{metric} (%)",
+        title="Score against latency",
+        xlim=(0, None),
+        ylim=(0, 105),
+    )
+    axes.margins(x=0.25)
+    return figure
+
+
+def length_histogram(lengths: dict[str, list[int]], title: str = "Tokens per prompt") -> Any:
+    """Histograms of token counts, one for each name."""
+    figure, axes = _axes()
+    for (name, values), colour in zip(lengths.items(), ("#3b4a6b", "#2a9d74", "#d98e32"), strict=False):
+        axes.hist(values, bins=30, alpha=0.65, label=name, color=colour)
+    axes.set(xlabel="tokens", ylabel="rows", title=title)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,86 @@
+"""Things to look at and play with in a notebook. Text of models and data is escaped: it is shown, never run."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from ..records import Example
+
+
+def record_html(example: Example) -> str:
+    """One record as safe HTML: its messages, its reference, and what a model answered."""
+    parts = [f"<p><b>{html.escape(example.id)}</b></p>"]
+    for message in example.messages:
+        parts.append(_block(message["role"], message["content"]))
+    if example.reference is not None:
+        reference = example.reference
+        shown = reference.get("reply", str(reference)) if isinstance(reference, dict) else str(reference)
+        parts.append(_block("reference", shown))
+    if example.response is not None:
+        parts.append(_block(f"{example.response.model} ({example.response.finish_reason})", example.response.text))
+    for role, given in example.extra.get("answers", {}).items():
+        parts.append(_block(f"{role}: {'right' if given['score'] else 'wrong'}", given["text"]))
+    return "".join(parts)
+
+
+def _block(title: str, text: str) -> str:
+    return (
+        '<div style="border-left:3px solid #2a9d74;padding:.1em .8em;margin:.4em 0">'
+        f'<small>{html.escape(title)}</small><div style="white-space:pre-wrap">{html.escape(text)}</div></div>'
+    )
+
+
+def browse(examples: Sequence[Example], key: str = "difficulty") -> Any:
+    """Browse records one at a time, filtered by one of their extra keys (difficulty, topic, fact)."""
+    import ipywidgets
+
+    kinds = sorted({str(e.extra.get(key, "")) for e in examples})
+    kind = ipywidgets.Dropdown(options=["all", *kinds], description=key)
+    number = ipywidgets.IntSlider(min=1, max=max(len(examples), 1), description="record")
+    view = ipywidgets.HTML()
+    shown: list[Example] = []
+
+    def select(_: Any = None) -> None:
+        shown[:] = [e for e in examples if kind.value in ("all", str(e.extra.get(key, "")))]
+        number.max = max(len(shown), 1)
+        number.value = 1
+        show()
+
+    def show(_: Any = None) -> None:
+        view.value = record_html(shown[number.value - 1]) if shown else "<p>none</p>"
+
+    kind.observe(select, "value")
+    number.observe(show, "value")
+    select()
+    return ipywidgets.VBox([ipywidgets.HBox([kind, number]), view])
+
+
+def chat(loaded: Any, system: str = "", max_new_tokens: int = 80) -> Any:
+    """A box to ask a model one thing at a time, with the tokens a second it answers at."""
+    import ipywidgets
+
+    from ..synthesize.answer import Sampling, answer
+
+    question = ipywidgets.Text(placeholder="Ask the model something and press the button", layout={"width": "70%"})
+    button = ipywidgets.Button(description="Ask", button_style="primary")
+    view = ipywidgets.HTML()
+
+    def ask(_: Any = None) -> None:
+        if not question.value.strip():
+            return
+        button.disabled, button.description = True, "thinking"
+        try:
+            prompt = [{"role": "system", "content": system}] if system else []
+            given = answer(loaded, [[*prompt, {"role": "user", "content": question.value}]], Sampling(max_new_tokens))[
+                0
+            ]
+            view.value += _block("you", question.value) + _block(
+                f"{loaded.name}, {given.completion_tokens / given.seconds:.0f} tokens a second", given.text
+            )
+        except Exception as error:  # shown where the learner looks, instead of lost in a log
+            view.value += _block("error", f"{type(error).__name__}: {error}")
+        finally:
+            button.disabled, button.description = False, "Ask"
+
+    button.on_click(ask)
+    return ipywidgets.VBox([ipywidgets.HBox([question, button]), view])

@@ -1,0 +1,123 @@
+"""Intervals that cover, and tests that agree with exact ones."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test
+
+from slmops_utils.evaluate.statistics import Score, bootstrap, paired_difference, retention, verdict
+
+
+def mean(rows) -> float:
+    return float(np.mean(rows))
+
+
+def draw(n: int, p: float, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random(n) < p).astype(float)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 5))
+def test_the_interval_holds_values_that_occur_and_is_decided_by_the_seed(rows, seed):
+    score = bootstrap(rows, mean, seed)
+    assert min(rows) - 1e-9 <= score.low <= score.high <= max(rows) + 1e-9
+    assert score.value == pytest.approx(np.mean(rows))
+    assert bootstrap(rows, mean, seed) == score
+
+
+def test_another_seed_draws_other_resamples():
+    rows = np.random.default_rng(0).random(50)
+    assert bootstrap(rows, mean, seed=1) != bootstrap(rows, mean, seed=2)
+
+
+def test_the_interval_holds_the_score_and_narrows_as_the_root_of_n():
+    scores = [bootstrap(draw(n, 0.7), mean) for n in (50, 200, 800)]
+    assert all(s.low < s.value < s.high for s in scores)
+    widths = [s.high - s.low for s in scores]
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.25)
+    assert widths[1] / widths[2] == pytest.approx(2, rel=0.25)
+
+
+def test_the_interval_covers_the_true_score_about_as_often_as_it_says():
+    scores = [bootstrap(draw(200, 0.8, seed), mean, seed) for seed in range(300)]
+    assert 0.90 <= np.mean([s.low <= 0.8 <= s.high for s in scores]) <= 0.98
+
+
+def test_rows_of_strings_are_resampled_in_pairs():
+    pairs = [("a", "a")] * 30 + [("b", "a")] * 10  # strings become codes: equality is all an aggregate may use
+    score = bootstrap(pairs, lambda rows: float(np.mean(rows[:, 0] == rows[:, 1])))
+    assert score.value == 0.75 and 0.55 < score.low < 0.75 < score.high < 0.95
+
+
+def test_a_score_reads_as_percentages():
+    assert str(Score(0.5, 0.254, 1)) == "50.0 % [25.4, 100.0]"
+    assert Score(0.5, 0.25, 1).to_dict() == {"value": 0.5, "ci95": [0.25, 1]}
+
+
+def test_identical_models_do_not_differ():
+    rows = draw(100, 0.6)
+    assert paired_difference(rows, rows) == {"difference": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
+
+
+def test_a_large_gap_is_significant_and_has_the_sign_of_a_minus_b():
+    good, bad = draw(200, 0.9, seed=1), draw(200, 0.3, seed=2)
+    found, turned = paired_difference(good, bad), paired_difference(bad, good)
+    assert found["p_value"] < 0.001 and found["ci95"][0] > 0
+    assert found["difference"] == pytest.approx(good.mean() - bad.mean()) == -turned["difference"]
+    assert turned["ci95"][1] < 0 and turned["p_value"] == found["p_value"]
+
+
+@pytest.mark.parametrize(("won", "lost"), [(1, 0), (5, 5), (9, 4), (12, 4), (14, 4), (20, 4)])
+def test_the_p_value_of_right_and_wrong_is_that_of_the_exact_mcnemar_test(won, lost):
+    a, b = np.zeros(200), np.zeros(200)
+    a[:won], b[won : won + lost] = 1, 1
+    a[150:], b[150:] = 1, 1  # rows both answer tell nothing
+    exact = binomtest(won, won + lost).pvalue
+    assert paired_difference(a, b)["p_value"] == pytest.approx(exact, abs=0.015)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.2])
+def test_the_p_value_of_fractional_scores_is_that_of_scipys_permutation_test(shift):
+    rng = np.random.default_rng(3)
+    b = rng.random(40)
+    a = b + shift + rng.normal(0, 0.5, 40)
+    exact = permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=5000, rng=np.random.default_rng(0)
+    ).pvalue
+    assert paired_difference(a, b)["p_value"] == pytest.approx(exact, abs=0.03)
+
+
+def test_the_p_value_is_small_by_chance_no_more_often_than_it_says():
+    p = [paired_difference(draw(60, 0.5, 2 * i), draw(60, 0.5, 2 * i + 1), i)["p_value"] for i in range(200)]
+    assert np.mean(np.array(p) < 0.05) <= 0.09
+
+
+def test_retention_is_one_for_identical_rows_and_none_for_a_teacher_of_nought():
+    rows = draw(100, 0.6)
+    assert retention(rows, rows) == Score(1.0, 1.0, 1.0)
+    assert retention(rows, np.zeros(100)) is None
+
+
+def test_retention_is_the_student_as_a_share_of_the_teacher():
+    teacher = np.array([1.0] * 80 + [0.0] * 20)
+    student = np.array([1.0] * 60 + [0.0] * 40)
+    kept = retention(student, teacher)
+    assert kept.value == pytest.approx(0.75) and 0.6 < kept.low < 0.75 < kept.high < 0.9
+    assert retention(np.zeros(100), teacher) == Score(0.0, 0.0, 0.0)
+    assert retention(teacher, student).value > 1  # a student may pass its teacher
+
+
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [
+        ([0.01, 0.09], "student is above base: +5.0 points [+1.0, +9.0], p = 0.012"),
+        ([-0.01, 0.09], "no difference seen between student and base"),
+        ([0.0, 0.09], "no difference seen"),
+        ([-0.09, 0.0], "no difference seen"),
+        ([-0.09, -0.01], "student is below base"),
+    ],
+)
+def test_the_verdict_claims_a_difference_only_where_the_interval_excludes_nought(interval, says):
+    told = verdict({"a": "student", "b": "base", "difference": 0.05, "ci95": interval, "p_value": 0.0123})
+    assert told.startswith(says)
