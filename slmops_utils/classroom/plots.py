@@ -37,13 +37,17 @@ def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training 
     return figure
 
 
-def score_bars(results: dict[str, Any], title: str = "") -> Any:
-    """The headline score of every row of a results JSON with its 95 % interval, reference rows last."""
+def _bars(results: dict[str, Any]) -> tuple[str, list[tuple[str, dict[str, Any], str]]]:
     metric = next(iter(results["rows"][0]["metrics"]))
     bars = [(row["role"], row["metrics"][metric], COLOURS[row["role"]]) for row in results["rows"]]
-    bars += [(name, metrics[metric], COLOURS["reference"]) for name, metrics in results["reference_rows"].items()]
-    figure, axes = _axes(7.0, 0.55 * len(bars) + 1.2)
-    axes.grid(axis="y", visible=False)
+    return metric, bars + [(name, m[metric], COLOURS["reference"]) for name, m in results["reference_rows"].items()]
+
+
+def draw_scores(results: dict[str, Any], axes: Any, title: str = "") -> None:
+    """Draw the headline scores of a results JSON on existing axes: one bar a row, with its 95 % interval."""
+    metric, bars = _bars(results)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
     axes.grid(axis="x", color="#e6e6ea", linewidth=0.8)
     for i, (_, score, colour) in enumerate(bars):
         low, high = score["ci95"]
@@ -53,8 +57,15 @@ def score_bars(results: dict[str, Any], title: str = "") -> Any:
         axes.text(max(100 * high, value) + 1.5, i, f"{value:.0f} %", va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
     axes.invert_yaxis()
-    axes.set(xlim=(0, 108), xlabel=f"{metric} (%), bars: 95 % interval",
-             title=title or f"{results['task']}, {results['n_test']} test rows")  # fmt: skip
+    axes.set(xlim=(0, 108), xlabel=f"{metric} (%), with 95 % interval")
+    axes.set_title(title or f"{results['task']}, {results['n_test']} test rows")
+
+
+def score_bars(results: dict[str, Any], title: str = "") -> Any:
+    """The headline score of every row of a results JSON with its 95 % interval, reference rows last."""
+    figure, axes = _axes(7.0, 0.55 * len(_bars(results)[1]) + 1.2)
+    axes.grid(axis="y", visible=False)
+    draw_scores(results, axes, title)
     return figure
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models.load import LoadedModel
+from ..models.load import LoadedModel, weights_fingerprint
 from ..progress import in_notebook, progress_bar
 from .dataset import IGNORED, LengthGroupedSampler, Row, collate
 
@@ -145,13 +145,14 @@ def train(
     checkpoints = Path(out) / "checkpoints"
     set_seed(settings.seed)
     model = loaded.model.float()
+    run_hash = _run_hash(loaded, settings, rows)
     if settings.lora_rank:
         from peft import LoraConfig, get_peft_model
 
         lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear",
                           lora_dropout=0.0, task_type="CAUSAL_LM")  # fmt: skip
         model = loaded.model = get_peft_model(model, lora)
-    last = _last_checkpoint(checkpoints, _run_hash(settings, rows))
+    last = _last_checkpoint(checkpoints, run_hash)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -225,13 +226,14 @@ def train(
     return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses)
 
 
-def _run_hash(settings: TrainSettings, rows: Sequence[Row]) -> str:
-    ingredients = json.dumps([asdict(settings), [row.ids for row in rows]])
+def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row]) -> str:
+    start = [weights_fingerprint(loaded.model), loaded.dtype]  # another start is another run, even with equal rows
+    ingredients = json.dumps([start, asdict(settings), [[row.prompt_length, *row.ids] for row in rows]])
     return hashlib.sha256(ingredients.encode()).hexdigest()[:16]
 
 
 def _last_checkpoint(folder: Path, run_hash: str) -> str | None:
-    """The newest whole checkpoint of this very run; those of a run with other settings or rows are removed."""
+    """The newest whole checkpoint of this very run; those of a run with another start, settings or rows are removed."""
     marker = folder / "run.txt"
     if folder.exists() and (not marker.exists() or marker.read_text() != run_hash):
         shutil.rmtree(folder)

@@ -1,5 +1,6 @@
 """One table: teacher, untuned, baseline and student on the same test rows, with intervals, tests and costs."""
 
+import datetime
 import json
 import time
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ def evaluate(
         "task": task.name,
         "n_test": len(test),
         "seed": seed,
+        "date": datetime.date.today().isoformat(),
         "hardware": describe(),
         "rows": rows,
         "reference_rows": {

@@ -108,5 +108,5 @@ def weights_fingerprint(model: Any) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()[:16]

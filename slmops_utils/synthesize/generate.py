@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..models.load import LoadedModel, fingerprint, load_model
+from ..models.load import LoadedModel, fingerprint, load_model, weights_fingerprint
 from ..progress import progress_bar
 from ..records import Example, Response, read_records, write_records
 from ..tasks import few_shot, get_task
@@ -38,7 +38,9 @@ def generate(
     loaded = load_model(teacher) if isinstance(teacher, str) else teacher
     sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
     prompts = [_prompt(example, shots) for example in examples]
-    identity = fingerprint(loaded.name) + f"-{loaded.dtype}"
+    # a model handed over in memory may differ from what its name would load, or have no name that loads
+    weights = fingerprint(teacher) if isinstance(teacher, str) else weights_fingerprint(loaded.model)
+    identity = f"{weights}-{loaded.dtype}"
     keys = [f"{e.id}:{answer_key(p, identity, sampling, batch_size)}" for e, p in zip(examples, prompts, strict=True)]
     tokens, seconds, asked = 0, 0.0, 0
     with Journal(journal or f"{out}.journal.jsonl") as book:

@@ -119,7 +119,9 @@ def test_no_sentence_template_dominates(task, split):
     by_people = [skeletons(row) for row in task[split]]
     everything = Counter(chain(*by_people, *(skeletons(row, system=True) for row in task[split])))
     assert overused(everything, everything.total()) == []
-    assert overused(Counter(chain.from_iterable(map(set, by_people))), len(by_people)) == []
+    # a premise is put together from several sentences, so one of them returns in more records than a turn does
+    share = {"nli": 0.05, "conversation": 0.02}[task["train"][0]["task"]]
+    assert overused(Counter(chain.from_iterable(map(set, by_people))), len(by_people), share) == []
 
 
 def test_a_planted_near_duplicate_and_a_planted_template_are_caught():  # a check that cannot fail is worth nothing

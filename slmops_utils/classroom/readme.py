@@ -1,0 +1,90 @@
+"""Write the README's results from the recorded runs, so that no number in it was ever typed by hand.
+
+python -m slmops_utils.classroom.readme [--check]
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..evaluate.statistics import verdict
+
+START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!-- /results -->"
+FIGURE = "data/results/road.png"
+
+
+def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The recorded comparisons as (name, results), test before challenge."""
+    paths = [folder / f"road_{task}_{part}.json" for task in ("nli", "conversation") for part in ("test", "challenge")]
+    return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
+
+
+def _cell(score: dict[str, Any]) -> str:
+    low, high = score["ci95"]
+    return f"{100 * score['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def results_block(folder: Path) -> str:
+    """The Markdown between the markers: a table for each recorded comparison, its hardware and what its tests say."""
+    parts = []
+    for name, results in load_results(folder):
+        metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
+        parts.append(
+            f"**{results['task']}, {name.split('_')[-1]}** ({results['n_test']} rows, {metric} with its 95 % interval; recorded "
+            f"{results['date']} on {hardware['cores']} cores, {hardware['dtype']})\n\n"
+            "| | score | parameters | on disk | one request, p50 | requests/s | peak memory |\n|---|---|---|---|---|---|---|\n"
+            + "".join(
+                f"| {row['role']} | {_cell(row['metrics'][metric])} | {row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB "
+                f"| {row['latency_ms']['p50']:.0f} ms | {row['throughput_per_s']:.1f} | {row['peak_memory_bytes'] / 2**20:.0f} MiB |\n"
+                for row in results["rows"]
+            )
+            + "".join(
+                f"| {label} | {_cell(scores[metric])} | | | | | |\n"
+                for label, scores in results["reference_rows"].items()
+            )
+            + "\n"
+            + "".join(f"- {verdict(comparison)}\n" for comparison in results["comparisons"])
+            + (f"- retention (student over teacher): {_cell(results['retention'])}\n" if results["retention"] else "")
+        )
+    return "\n".join(parts)
+
+
+def write_figure(folder: Path, path: Path) -> None:
+    """The test-set comparisons as bars, one panel file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from .plots import draw_scores
+
+    tests = [results for name, results in load_results(folder) if name.endswith("_test")]
+    figure, axes = plt.subplots(1, len(tests), figsize=(5.2 * len(tests), 3.4), layout="constrained", squeeze=False)
+    for results, axis in zip(tests, axes[0], strict=True):
+        draw_scores(results, axis)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> int:
+    readme, folder = Path("README.md"), Path("data/results")
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    new = f"{before}{START}\n\n{results_block(folder)}\n{END}{after}"
+    if "--check" in sys.argv:
+        print(
+            "README results agree with data/results"
+            if new == text
+            else "README results differ: make results writes them"
+        )
+        return int(new != text)
+    readme.write_text(new, encoding="utf-8")
+    if load_results(folder):
+        write_figure(folder, Path(FIGURE))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Widgets show model text as text: hostile markup stays dead."""
+
+from slmops_utils.classroom.widgets import browse, record_html
+from slmops_utils.records import Example, Response
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+def hostile_example():
+    return Example(
+        HOSTILE,
+        "conversation",
+        [{"role": "user", "content": HOSTILE}],
+        {"reply": HOSTILE, "required": [], "forbidden": []},
+        Response(HOSTILE, HOSTILE),
+        {"difficulty": "easy", "answers": {HOSTILE: {"text": HOSTILE, "score": 0.0}}},
+    )
+
+
+def test_every_text_of_a_record_is_escaped():
+    shown = record_html(hostile_example())
+    assert "<script" not in shown and "<img" not in shown
+    assert shown.count("&lt;script&gt;") == 7
+
+
+def test_browse_filters_by_key():
+    hard = Example("b", "nli", [{"role": "user", "content": "second"}], "neutral", extra={"difficulty": "hard"})
+    box = browse([hostile_example(), hard])
+    kind = box.children[0].children[0]
+    kind.value = "hard"
+    assert "second" in box.children[1].value
+    kind.value = "easy"
+    assert "second" not in box.children[1].value
+
+
+def test_browse_of_nothing_does_not_fail():
+    assert "none" in browse([]).children[1].value
