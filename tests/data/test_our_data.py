@@ -120,7 +120,7 @@ def test_no_sentence_template_dominates(task, split):
     everything = Counter(chain(*by_people, *(skeletons(row, system=True) for row in task[split])))
     assert overused(everything, everything.total()) == []
     # a premise is put together from several sentences, so one of them returns in more records than a turn does
-    share = {"nli": 0.05, "conversation": 0.02}[task["train"][0]["task"]]
+    share = {"nli": 0.07, "conversation": 0.02}[task["train"][0]["task"]]
     assert overused(Counter(chain.from_iterable(map(set, by_people))), len(by_people), share) == []
 
 
