@@ -106,7 +106,9 @@ EXAMPLE = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(examples=st.lists(EXAMPLE, min_size=1, max_size=3, unique_by=lambda e: e.id))
 def test_what_is_written_is_read_again_unknown_keys_and_response_included(tmp_path, examples):
     assert write_records(tmp_path / "round.jsonl", examples) == len(examples)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
@@ -24,7 +24,7 @@ def draw(n: int, p: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).random(n) < p).astype(float)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 5))
 def test_the_interval_holds_values_that_occur_and_is_decided_by_the_seed(rows, seed):
     score = bootstrap(rows, mean, seed)

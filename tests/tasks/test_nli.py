@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -91,7 +91,7 @@ def test_macro_f1_shows_the_majority_answer_up():
     assert score("macro_f1", references, ["neutral"] * 10) == pytest.approx(8 / 9 / 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, "", "other"))), min_size=1, max_size=30))
 def test_macro_f1_agrees_with_scikit_learn(pairs):
     reference, given_answers = zip(*pairs, strict=True)
