@@ -69,7 +69,7 @@ data/results/teacher_%_corrected.json: | data/teacher/adapter_model.safetensors
 	$(SLMOPS) evaluate --teacher data/teacher --no-costs --test data/$*/test.jsonl --train data/$*/train.jsonl --out $@
 
 data/answered/%.jsonl: | data/teacher/adapter_model.safetensors
-	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@
+	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@ $(if $(POOL_ROWS),--limit $(POOL_ROWS))
 $(ROAD)/%/untuned/config.json: | data/answered/%.jsonl
 	$(SLMOPS) shrink --model data/teacher --layers 6 --vocabulary-from data/$*/train.jsonl data/answered/$*.jsonl --out $(@D)
 $(ROAD)/%/student/distill.json: | $(ROAD)/%/untuned/config.json

@@ -4,6 +4,7 @@ Minitron (arXiv 2408.11796) found that a teacher adapted to the data distils bet
 2106.09685) trains a few megabytes of low-rank updates and leaves the model itself as it is.
 """
 
+import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -52,6 +53,7 @@ def correct(
         "steps": result.steps,
         "seconds": round(result.seconds),
         "tokens_per_s": round(result.tokens_per_s),
+        "date": datetime.date.today().isoformat(),
         "hardware": describe(),
         "losses": result.losses,
     }

@@ -26,10 +26,9 @@ def training_text(example: Example) -> str | None:
     """
     task = get_task(example.task)
     if example.response is not None:
-        usable = example.response.finish_reason == "stop" and task.parse(
-            example.response.text, (example.response.text,)
-        )
-        return example.response.text if usable else None
+        text = example.response.text
+        usable = example.response.finish_reason == "stop" and text.strip() and task.parse(text, (text,))
+        return text if usable else None
     if example.reference is not None:
         return task.target(example)
     if example.messages[-1]["role"] == "assistant":

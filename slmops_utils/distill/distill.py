@@ -1,5 +1,6 @@
 """Train a carved student on what its teacher wrote."""
 
+import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -45,6 +46,7 @@ def distill(
         "steps": result.steps,
         "seconds": round(result.seconds),
         "tokens_per_s": round(result.tokens_per_s),
+        "date": datetime.date.today().isoformat(),
         "hardware": describe(),
         "losses": result.losses,
     }

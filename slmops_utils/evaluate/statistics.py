@@ -75,7 +75,8 @@ def retention(student: Sequence[float], teacher: Sequence[float], seed: int = 0)
 def verdict(comparison: dict[str, Any]) -> str:
     """One plain sentence about a paired difference."""
     low, high = (100 * x for x in comparison["ci95"])
-    gap = f"{100 * comparison['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], p = {comparison['p_value']:.3f}"
+    p = "p < 0.001" if comparison["p_value"] < 0.001 else f"p = {comparison['p_value']:.3f}"
+    gap = f"{100 * comparison['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], {p}"
     a, b = comparison["a"], comparison["b"]
     if low > 0 or high < 0:
         return f"{a} is {'above' if low > 0 else 'below'} {b}: {gap}"

@@ -125,7 +125,7 @@ def test_a_failed_measurement_says_why(tmp_path):
 
 def test_rows_without_a_label_are_an_error(tiny_folder):
     unlabelled = Example("bare", "nli", rows(1)[0].messages)
-    with pytest.raises(ValueError, match="1 rows have no reference.*'bare'"):
+    with pytest.raises(ValueError, match=r"1 rows have no reference.*'bare'"):
         evaluate({"student": tiny_folder}, [*rows(), unlabelled], costs=False)
 
 
