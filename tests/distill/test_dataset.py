@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops_utils.distill.dataset import IGNORED, LengthGroupedSampler, Row, collate, encode_rows, training_text
@@ -79,6 +79,7 @@ def test_too_long_rows_are_left_out_whole_never_cut(tiny):
     assert encode_rows([labelled()], tiny.tokenizer, max_length=len(row.ids) - 1) == ([], 1)
 
 
+@settings(deadline=None)
 @given(shapes=ROWS, pad=st.integers(0, 20))
 def test_a_batch_holds_each_row_at_the_left_and_trains_only_on_its_answer(shapes, pad):
     rows = rows_of(shapes)
@@ -94,6 +95,7 @@ def test_a_batch_holds_each_row_at_the_left_and_trains_only_on_its_answer(shapes
         assert batch["labels"][i].tolist() == [IGNORED] * row.prompt_length + answer + [IGNORED] * padding
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 500), max_size=200), size=st.integers(1, 9), epoch=st.integers(0, 5))
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(lengths, size, epoch):
     sampler, same = (LengthGroupedSampler(lengths, size, seed=3) for _ in range(2))
