@@ -32,7 +32,9 @@ def build() -> dict[str, bytes]:
 
 def hashes() -> str:
     """The lines of SHA256SUMS for what lies in data/ now (results excepted: each run adds one)."""
-    paths = sorted(p for pattern in HASHED for p in HERE.rglob(pattern) if "results" not in p.parts and ".journal." not in p.name)
+    paths = sorted(
+        p for pattern in HASHED for p in HERE.rglob(pattern) if "results" not in p.parts and ".journal." not in p.name
+    )
     return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(HERE).as_posix()}\n" for p in paths)
 
 
