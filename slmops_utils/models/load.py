@@ -81,6 +81,7 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload().to(getattr(torch, dtype))
+        model.requires_grad_(True)  # peft leaves the base frozen, and a student carved from it would not learn
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(name, model.to(device).eval(), tokenizer, dtype, reason)

@@ -109,3 +109,8 @@ def test_the_fingerprint_in_memory_follows_one_changed_number(tiny):
     with torch.no_grad():
         tiny.model.get_input_embeddings().weight[3, 3] += 1
     assert weights_fingerprint(tiny.model) != before
+
+
+def test_a_merged_adapter_can_be_trained_further(adapter):
+    # peft freezes what it merges into; a student carved from such a teacher would have no gradients
+    assert all(p.requires_grad for p in load_model(adapter[0], dtype="float32").model.parameters())
