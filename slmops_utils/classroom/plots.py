@@ -76,11 +76,13 @@ def score_against_cost(results: dict[str, Any]) -> Any:
     for row in results["rows"]:
         x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
         axes.scatter(x, y, s=row["parameters"] / 4e5, color=COLOURS[row["role"]], alpha=0.85)
+        left = row["role"] == "baseline"  # which often lies where the student does
         axes.annotate(
             f"{row['role']}\n{row['parameters'] / 1e6:.0f} M",
             (x, y),
-            xytext=(10, 6),
+            xytext=(-10 if left else 10, 6),
             textcoords="offset points",
+            ha="right" if left else "left",
             fontsize=9,
         )
     axes.set(
