@@ -117,6 +117,10 @@ def _check_messages(messages: Any) -> None:
         raise ValueError("wrong role order: the last message is from system, expected user or assistant")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"not JSON: {name} is no number")  # json.loads would let NaN through, and no score survives it
+
+
 def read_records(path: str | Path) -> Iterator[Example]:
     """Stream the examples of a JSONL file, in memory that does not grow with the file.
 
@@ -133,7 +137,7 @@ def read_records(path: str | Path) -> Iterator[Example]:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if not text.strip():
                     raise ValueError("empty line")
-                example = parse_record(json.loads(text))
+                example = parse_record(json.loads(text, parse_constant=_refuse_constant))
                 if hash(example.id) in seen:
                     raise ValueError(f"duplicate id {example.id!r}")
                 seen.add(hash(example.id))

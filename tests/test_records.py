@@ -34,6 +34,7 @@ BAD = {
     "assistant after system": (record("x", ("system", "assistant")), "role order: message 2 is from assistant"),
     "ends with system": (record("x", ("system",)), "role order: the last message is from system"),
     "unknown role": (record("x", ("tool",)), "has role 'tool'"),
+    "NaN": (b'{"id": "x", "task": "nli", "messages": [], "reference": NaN}', "NaN is no number"),
     "list line": ([1, 2], "wrong type: a record is a JSON object, this is list"),
     "number id": (record(7), "wrong type: 'id' must be a string, this is int"),
     "number content": (record("x", content=5), "wrong type: message 1"),
@@ -69,7 +70,7 @@ def test_all_bad_lines_come_in_one_error(tmp_path):
         list(read_records(path))
     assert [number for number, _ in caught.value.problems] == list(range(2, 2 + len(BAD)))
     assert all(reason in told for (_, reason), (_, told) in zip(BAD.values(), caught.value.problems, strict=True))
-    assert f"{len(BAD)} bad line(s)" in str(caught.value) and "and 2 more" in str(caught.value)
+    assert f"{len(BAD)} bad line(s)" in str(caught.value) and "and 3 more" in str(caught.value)
 
 
 def test_an_empty_file_is_an_error(tmp_path):

@@ -70,21 +70,25 @@ def _tell(edition: Edition, keys: list, entry: dict, decks: Decks, rng: random.R
 
 
 def _valued(fact: dict, key: str, claim: str, label: str, entry: dict, decks: Decks, rng: random.Random):
-    """Premise parts, hypothesis and difficulty for a claim about a value."""
+    """Premise parts, hypothesis, difficulty and rationale for a claim about a value."""
     bank = entry["points"][key]
     edition, denied = _edition(fact, key, bank.get("clash"), rng)
     point = next(p for p in edition.points if p.key == key)
     others = rng.sample([p.key for p in edition.points if p.key != key], 3)
     extra = rng.choices((0, 1, 2), (4, 5, 1))[0]
     value, hard = point.value, False
+    of_kind = f" for the {point.kind}" if point.kind else ""
+    rationale = "It does not say."
     if label == "neutral":
         told = _tell(edition, others[: extra + 1], entry, decks, rng)
         if point.kind and rng.random() < 0.45:  # only the other kind is told, often with the very value of the claim
             stray = value if rng.random() < 0.6 else point.other
             told[-1] = decks.deal(bank["one"]).format(kind=point.other_kind, v=stray)
+            rationale = f"It says {stray}, but for the {point.other_kind}."
             extra, hard = extra - 1, True
     else:
         value = value if label == "entailment" else denied
+        rationale = f"It says {point.value}{of_kind}, the claim says {value}."
         both = point.kind is None or value == point.other or rng.random() < 0.5
         hard = bool(point.kind and both)
         told = [_state(point, bank, decks, rng, both), *_tell(edition, others[:extra], entry, decks, rng)]
@@ -100,17 +104,20 @@ def _valued(fact: dict, key: str, claim: str, label: str, entry: dict, decks: De
         hard = True
     rng.shuffle(told)
     difficulty = "hard" if hard else "easy" if len(told) == 1 and not asides else "medium"
-    return told, asides, claim.format(kind=point.kind, v=value), difficulty
+    return told, asides, claim.format(kind=point.kind, v=value), difficulty, rationale
 
 
 def _plain(fact: dict, issue: dict, side: str, claim: str, label: str, entry: dict, decks: Decks, rng: random.Random):
-    """Premise parts, hypothesis and difficulty for a claim that is simply so or not so."""
+    """Premise parts, hypothesis, difficulty and rationale for a claim that is simply so or not so."""
     keys = rng.sample(list(entry["points"]), rng.choices((1, 2), (3, 2))[0])
     told = [] if issue.get("bare") else _tell(_edition(fact, None, None, rng)[0], keys, entry, decks, rng)
     truth = "open" if label == "neutral" else "holds" if (label == "entailment") == (side == "pos") else "fails"
-    told.insert(rng.randrange(len(told) + 1), decks.deal(issue[truth]))
+    at = rng.randrange(len(told) + 1)
+    decisive = decks.deal(issue[truth])
+    told.insert(at, decisive)
+    rationale = "It does not say." if label == "neutral" else f"It says: {decisive[0].upper()}{decisive[1:]}"
     asides = [decks.deal(other["open"]) for other in entry["issues"] if other is not issue and rng.random() < 0.5]
-    return told, asides, claim, "hard" if len(told) > 1 else "medium"
+    return told, asides, claim, "hard" if len(told) > 1 else "medium", rationale
 
 
 def _voice(parts: list[str], rng: random.Random) -> str:
@@ -165,7 +172,7 @@ def build(seed: int) -> dict[str, list[dict]]:
             for label in rng.sample(LABELS, 3):
                 while True:
                     make = _plain if is_plain else _valued
-                    told, asides, hypothesis, difficulty = make(facts[fact], *claim, label, entry, decks, rng)
+                    told, asides, hypothesis, difficulty, rationale = make(facts[fact], *claim, label, entry, decks, rng)
                     premise = _write(told, asides, entry, bank, decks, rng)
                     if rng.random() < 0.3:
                         premise = mistype(premise, rng, 0.03, keep)
@@ -179,6 +186,7 @@ def build(seed: int) -> dict[str, list[dict]]:
                         "task": "nli",
                         "content": content,
                         "reference": label,
+                        "rationale": rationale,
                         "fact": fact,
                         "topic": facts[fact]["topic"],
                         "difficulty": difficulty,
@@ -201,4 +209,6 @@ def _record(split: str, number: int, row: dict) -> dict:
     }
     if split == "pool":
         del record["reference"]
+    if split == "train":  # how the label follows, in one sentence: written into the answer a teacher learns
+        record["rationale"] = row["rationale"]
     return record

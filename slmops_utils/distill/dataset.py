@@ -19,16 +19,18 @@ class Row:
     prompt_length: int
 
 
-def training_text(example: Example) -> str | None:
+def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
     """The answer to train on: the teacher's if it gave a usable one, else the label; None when there is neither.
 
     An answer that was cut off or that its task cannot parse is not usable: a failed call must not become a lesson.
+    `labels` are those of a closed set, where it is known; an answer that names none of them is not usable either.
     """
     task = get_task(example.task)
     if example.response is not None:
         text = example.response.text
-        usable = example.response.finish_reason == "stop" and text.strip() and task.parse(text, (text,))
-        return text if usable else None
+        usable = example.response.finish_reason == "stop" and text.strip() and task.parse(text, labels or (text,))
+        if usable or example.reference is None:
+            return text if usable else None
     if example.reference is not None:
         return task.target(example)
     if example.messages[-1]["role"] == "assistant":
@@ -36,14 +38,24 @@ def training_text(example: Example) -> str | None:
     return None
 
 
+def known_labels(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
+    """The labels of each task in the data; an empty tuple where none is labelled or answers are not strings."""
+    found: dict[str, set[str]] = {}
+    for example in examples:
+        labels = found.setdefault(example.task, set())
+        if isinstance(example.reference, str):
+            labels.add(example.reference)
+    return {task: tuple(sorted(labels)) for task, labels in found.items()}
+
+
 def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1024) -> tuple[list[Row], int]:
     """Rows ready to train on, and how many examples were left out (no usable answer, or longer than max_length).
 
     The end-of-sequence token closes every answer and is trained on, or the student would never learn to stop.
     """
-    rows = []
+    rows, labels = [], known_labels(examples)
     for example in examples:
-        text = training_text(example)
+        text = training_text(example, labels[example.task])
         if text is None:
             continue
         prompt = encode_prompt(tokenizer, get_task(example.task).prompt(example))

@@ -94,16 +94,28 @@ def bytes_on_disk(name: str) -> int:
 
 
 def fingerprint(name: str) -> str:
-    """A short hash of the weights a name loads, so that a changed model is never taken for the same one."""
+    """A short hash of what decides a model's answers (weights, tokenizer, chat template), so that a changed model is
+    never taken for the same one."""
     source, adapters = resolve(name)
     if not Path(source).is_dir():
         return hashlib.sha256(name.encode()).hexdigest()[:16]  # on the Hub: the name is all we know before loading
-    files = [file for folder in [Path(source), *adapters] for file in sorted(folder.glob("*.safetensors"))]
+    decides = ("*.safetensors", "tokenizer.json", "chat_template.jinja", "adapter_config.json")
+    folders = [Path(source), *adapters]
+    files = [file for folder in folders for pattern in decides for file in sorted(folder.glob(pattern))]
     return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:16]
 
 
+def model_fingerprint(loaded: LoadedModel) -> str:
+    """The same for a model in memory, which may have been carved or trained since it was loaded."""
+    tokenizer = loaded.tokenizer
+    text = json.dumps(
+        [weights_fingerprint(loaded.model), sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def weights_fingerprint(model: Any) -> str:
-    """A short hash of the weights a model holds now, which may have been carved or trained since it was loaded."""
+    """A short hash of the weights a model holds now."""
     import torch
 
     found = hashlib.sha256()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..models.load import LoadedModel, fingerprint, load_model, weights_fingerprint
+from ..models.load import LoadedModel, fingerprint, load_model, model_fingerprint
 from ..progress import progress_bar
 from ..records import Example, Response, read_records, write_records
 from ..tasks import few_shot, get_task
@@ -34,12 +34,15 @@ def generate(
 
     Kill it at any moment and call it again: finished answers come from the journal (`out` + ".journal.jsonl" unless
     given), the rest are asked. Returns counts and speed: {"rows", "asked", "from_journal", "stopped", "tokens_per_s"}.
+    Raises ValueError when there is nothing to answer.
     """
+    if not examples:
+        raise ValueError("nothing to answer: the pool has no examples")
     loaded = load_model(teacher) if isinstance(teacher, str) else teacher
     sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
     prompts = [_prompt(example, shots) for example in examples]
     # a model handed over in memory may differ from what its name would load, or have no name that loads
-    weights = fingerprint(teacher) if isinstance(teacher, str) else weights_fingerprint(loaded.model)
+    weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(loaded)
     identity = f"{weights}-{loaded.dtype}"
     keys = [f"{e.id}:{answer_key(p, identity, sampling, batch_size)}" for e, p in zip(examples, prompts, strict=True)]
     tokens, seconds, asked = 0, 0.0, 0

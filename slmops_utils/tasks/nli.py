@@ -12,7 +12,9 @@ import numpy as np
 from ..records import Example
 from . import Metric, Task
 
-INSTRUCTION = "Does the premise support the hypothesis? Answer entailment, neutral or contradiction."
+INSTRUCTION = (
+    "Does the premise support the hypothesis? Say what it tells, then answer entailment, neutral or contradiction."
+)
 
 
 def prompt(example: Example) -> list[dict[str, str]]:
@@ -23,7 +25,12 @@ def prompt(example: Example) -> list[dict[str, str]]:
 
 
 def target(example: Example) -> str:
-    return str(example.reference)
+    """The label, after the sentence that says how it follows where the record has one under `rationale`.
+
+    A small model that first writes down what it compares learns to compare; one shown labels only stays at chance.
+    """
+    rationale = example.extra.get("rationale")
+    return f"{rationale} {example.reference}" if rationale else str(example.reference)
 
 
 def normalise(text: str) -> str:
@@ -32,13 +39,18 @@ def normalise(text: str) -> str:
 
 
 def parse(text: str, labels: Sequence[str]) -> str | None:
-    """The label a text names: the text itself, or the only label it mentions; None when there is none or several."""
+    """The label a text names: the text itself, or the only label it mentions; None when there is none or several.
+
+    A label with "not" before it is not mentioned: "not entailment" leaves open which of the others is meant.
+    """
     answer = normalise(text)
     by_name = {normalise(label): label for label in labels}
     if answer in by_name:
         return by_name[answer]
     named = {
-        label for name, label in by_name.items() if re.search(rf"(?<!\w)(?<!\w-){re.escape(name)}(?!-?\w)", answer)
+        label
+        for name, label in by_name.items()
+        if re.search(rf"(?<!\w)(?<!\w-)(?<!\bnot ){re.escape(name)}(?!-?\w)", answer)
     }
     return named.pop() if len(named) == 1 else None
 
@@ -78,5 +90,5 @@ TASK = Task(
         "accuracy": Metric(is_correct, lambda rows: float(np.mean(rows))),
         "macro_f1": Metric(_pair, macro_f1),
     },
-    max_new_tokens=16,
+    max_new_tokens=48,
 )

@@ -73,6 +73,16 @@ def test_the_answer_trained_on_is_the_teachers_before_the_label():
     assert training_text(Example("a", "conversation", chat)) == "It is £5."
 
 
+def test_an_unusable_answer_gives_way_to_the_label_and_an_answer_off_the_labels_is_unusable(tiny):
+    cut = labelled(response=Response("neut", "teacher", finish_reason="length"))
+    assert training_text(cut) == "contradiction"
+    rows, left_out = encode_rows(
+        [labelled(), labelled("neutral"), answered("neutral"), answered("maybe")], tiny.tokenizer
+    )
+    assert (len(rows), left_out) == (3, 1)
+    assert encode_rows([answered("maybe")], tiny.tokenizer)[1] == 0, "with no label in the data, any answer may be one"
+
+
 def test_too_long_rows_are_left_out_whole_never_cut(tiny):
     ((row,), _) = encode_rows([labelled()], tiny.tokenizer)
     assert encode_rows([labelled()], tiny.tokenizer, max_length=len(row.ids)) == ([row], 0)

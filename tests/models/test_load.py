@@ -1,12 +1,20 @@
 """Names and what they load: folders, adapters on top of one another, the Hub without a network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from slmops_utils.models.load import ModelNotFound, bytes_on_disk, fingerprint, load_model, weights_fingerprint
+from slmops_utils.models.load import (
+    ModelNotFound,
+    bytes_on_disk,
+    fingerprint,
+    load_model,
+    model_fingerprint,
+    weights_fingerprint,
+)
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -85,6 +93,18 @@ def test_a_name_on_the_hub_without_a_network_says_what_to_do(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelNotFound, match=r"nobody/nothing[\s\S]*download it once elsewhere[\s\S]*'embedded'"):
         load_model("hub:nobody/nothing")
+
+
+def test_the_fingerprint_follows_the_tokenizer_and_the_chat_template(tiny_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_folder, copy)
+    first = fingerprint(str(copy))
+    (copy / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert fingerprint(str(copy)) != first
+    loaded = load_model(tiny_folder)
+    before = model_fingerprint(loaded)
+    loaded.tokenizer.chat_template = "{{ messages }}"
+    assert model_fingerprint(loaded) != before
 
 
 def test_the_fingerprint_follows_the_weights(tiny_folder, adapter):

@@ -143,6 +143,11 @@ def test_records_keep_what_they_had_and_hold_no_timings(tiny, tmp_path):
     assert "batch_seconds" in Path(f"{tmp_path / 'out.jsonl'}.journal.jsonl").read_text()
 
 
+def test_an_empty_pool_is_an_error_that_says_so(tiny, tmp_path):
+    with pytest.raises(ValueError, match="nothing to answer"):
+        generate(tiny, [], tmp_path / "out.jsonl")
+
+
 def test_a_file_is_answered_up_to_its_limit(tiny_folder, tmp_path):
     from slmops_utils.records import write_records
 

@@ -93,3 +93,18 @@ def test_labels_are_listed_in_the_prompt_only_when_they_are_few(tmp_path, kinds,
 def test_a_byte_order_mark_from_a_spreadsheet_is_no_part_of_the_first_column(tmp_path):
     path = save(tmp_path / "excel.csv", [("déjà vu", "x")], encoding="utf-8-sig")
     assert contents(convert(path)["train"]) == ["déjà vu"]
+
+
+def test_a_text_that_stands_there_twice_is_taken_once_so_that_no_split_copies_another(tmp_path):
+    path = save(
+        tmp_path / "twice.csv", [("Where is my card?", "lost"), (" Where is my card? ", " lost "), ("Fee?", "fee")]
+    )
+    splits = convert_csv(path, "text", "category", {"train": 1, "test": -1})
+    assert sorted(contents(splits["train"] + splits["test"])) == ["Fee?", "Where is my card?"]
+    assert {e.reference for rows in splits.values() for e in rows} == {"lost", "fee"}
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path):
+    path = save(tmp_path / "latin.csv", [("plain", "a"), ("caf\xe9", "b")], encoding="latin-1")
+    with pytest.raises(ValueError, match=r"latin.csv:3: not UTF-8"):
+        convert(path)

@@ -37,6 +37,8 @@ def example(reference="neutral", *before) -> Example:
         ("", None),
         ("   ", None),
         ("I cannot say.", None),
+        ("Not entailment.", None),
+        ("not entailment but neutral", "neutral"),
         ("neutrality", None),
         ("non-entailment", None),
         ("self-contradiction", None),
