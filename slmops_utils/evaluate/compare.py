@@ -43,6 +43,8 @@ def evaluate(
     if unlabelled:
         raise ValueError(f"{len(unlabelled)} rows have no reference to score against, first {unlabelled[0]!r}")
     task = get_task(tasks.pop())
+    metrics = task.metrics_for(test)
+    headline = next(iter(metrics))
     sampling = Sampling(max_new_tokens=task.max_new_tokens)
     prompts = [few_shot(task.prompt(e), shots, task) if shots else task.prompt(e) for e in test]
     rows, row_scores, answers = [], {}, {}
@@ -51,16 +53,14 @@ def evaluate(
         loaded = load_model(name)
         texts = [a.text for a in answer(loaded, prompts, sampling)]
         seconds = time.perf_counter() - started
-        scored = {
-            m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in task.metrics.items()
-        }
-        row_scores[role], answers[role] = scored[task.headline], texts
+        scored = {m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in metrics.items()}
+        row_scores[role], answers[role] = scored[headline], texts
         row: dict[str, Any] = {
             "model": name,
             "role": role,
             "parameters": loaded.parameters,
             "bytes_on_disk": bytes_on_disk(name),
-            "metrics": {m: bootstrap(scored[m], task.metrics[m].aggregate, seed).to_dict() for m in scored},
+            "metrics": {m: bootstrap(scored[m], metrics[m].aggregate, seed).to_dict() for m in scored},
             "scoring_seconds": round(seconds, 1),
         }
         del loaded
@@ -77,10 +77,10 @@ def evaluate(
         "hardware": describe(),
         "rows": rows,
         "reference_rows": {
-            name: {m: bootstrap(values, task.metrics[m].aggregate, seed).to_dict() for m, values in scored.items()}
+            name: {m: bootstrap(values, metrics[m].aggregate, seed).to_dict() for m, values in scored.items()}
             for name, scored in references.items()
         },
-        "comparisons": _comparisons(row_scores, task.headline, seed),
+        "comparisons": _comparisons(row_scores, headline, seed),
         "retention": _retention(row_scores, seed),
         "shots": len(shots),
     }

@@ -1,6 +1,6 @@
 """The task types. Each is one file that says how it prompts, parses, validates and scores.
 
-To add one, write a file with a `TASK = Task(...)` and name it in MODULES.
+To add one, write a file with a `TASK = Task(...)` and name it in MODULES. Every score is a share, from 0 to 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,13 @@ class Metric:
     """A score of a whole test set, kept apart from its rows so that rows can be resampled.
 
     value(example, text) -> what one row contributes (a number or a tuple of numbers);
-    aggregate(rows) -> the score, from an array of shape (n,) or (n, k).
+    aggregate(rows) -> the score, from an array of shape (n,) or (n, k);
+    applies(example) -> whether the example's reference says enough for this score.
     """
 
     value: Callable[[Example, str], Any]
     aggregate: Callable[[Any], float]
+    applies: Callable[[Example], bool] = lambda example: True
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,19 @@ class Task:
     prompt: Callable[[Example], list[dict[str, str]]]  # the messages a model is sent
     target: Callable[[Example], str]  # the text a labelled example trains on
     parse: Callable[[str, Sequence[str]], Any]  # (text, labels) -> the answer, None when there is none
-    metrics: dict[str, Metric]  # the first one is the headline score
+    metrics: dict[str, Metric]  # the first one is the headline score: one number a row
     max_new_tokens: int
 
     @property
     def headline(self) -> str:
         return next(iter(self.metrics))
+
+    def metrics_for(self, examples: Sequence[Example]) -> dict[str, Metric]:
+        """The metrics that apply to every one of these examples, the first the headline. ValueError if none does."""
+        metrics = {name: metric for name, metric in self.metrics.items() if all(map(metric.applies, examples))}
+        if not metrics:
+            raise ValueError(f"no score of {self.name} applies to these references")
+        return metrics
 
 
 def get_task(name: str) -> Task:
@@ -46,6 +55,26 @@ def get_task(name: str) -> Task:
     if name not in MODULES:
         raise ValueError(f"no task type {name!r}; there are {', '.join(MODULES)}")
     return import_module(f".{name}", __name__).TASK
+
+
+def instructed(example: Example, instruction: str) -> list[dict[str, str]]:
+    """The example's prompt with `instruction` at the head of its system message, or as one where it has none."""
+    messages = example.prompt
+    if messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{instruction}\n\n{messages[0]['content']}"}, *messages[1:]]
+    return [{"role": "system", "content": instruction}, *messages]
+
+
+def validate(example: Example) -> str | None:
+    """What is wrong with a labelled example, None when nothing is: its own gold answer has to score in full."""
+    task = get_task(example.task)
+    try:
+        metrics = task.metrics_for([example])
+        name, metric = next(iter(metrics.items()))
+        score = metric.value(example, task.target(example))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return f"not a reference of {example.task}: {error}"
+    return None if score == 1 else f"its own gold answer scores {score:.2f} {name}, not 1"
 
 
 def few_shot(prompt: list[dict[str, str]], shots: Sequence[Example], task: Task) -> list[dict[str, str]]:

@@ -11,17 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..records import Example
-from . import Metric, Task
+from . import Metric, Task, instructed
 
 INSTRUCTION = "You are a support agent. Answer the customer's last question in one or two sentences from this article."
 
 
 def prompt(example: Example) -> list[dict[str, str]]:
-    messages = example.prompt
-    if messages[0]["role"] == "system":
-        article = f"{INSTRUCTION}\n\n{messages[0]['content']}"
-        return [{"role": "system", "content": article}, *messages[1:]]
-    return [{"role": "system", "content": INSTRUCTION}, *messages]
+    return instructed(example, INSTRUCTION)
 
 
 def target(example: Example) -> str:
