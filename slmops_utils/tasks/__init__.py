@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records import Example
 
-MODULES = ("nli", "conversation")
+MODULES = ("nli", "qa", "conversation")
 
 
 @dataclass(frozen=True)
