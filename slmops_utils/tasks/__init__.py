@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records import Example
 
-MODULES = ("nli", "qa", "conversation")
+MODULES = ("nli", "qa", "math", "conversation")
 
 
 @dataclass(frozen=True)
