@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records import Example
 
-MODULES = ("nli", "qa", "math", "conversation")
+MODULES = ("nli", "qa", "math", "conversation", "summarization")
 
 
 @dataclass(frozen=True)

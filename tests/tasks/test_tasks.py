@@ -1,0 +1,73 @@
+"""What every task type has to be for the stages, whichever it is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from slmops_utils.records import Example
+from slmops_utils.tasks import MODULES, Metric, Task, get_task, instructed, validate
+
+ASKED = {"role": "user", "content": "Which lamp is lit?"}
+REFERENCES = {
+    "nli": "neutral",
+    "qa": {"answers": ["the red lamp"]},
+    "math": {"answer": "£9", "steps": "2 x £4.50 = £9.00"},
+    "conversation": {"reply": "The red lamp.", "required": [["red"]], "forbidden": ["green"]},
+    "summarization": {"note": "The red lamp is lit.", "required": [["red"]], "forbidden": ["green"]},
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_gold_answer_scores_in_full_and_an_empty_or_hostile_one_nothing(name):
+    task, record = get_task(name), Example("x", name, [ASKED], REFERENCES[name])
+    assert task.name == name
+    headline = task.metrics[task.headline]
+    assert validate(record) is None
+    assert headline.aggregate([headline.value(record, task.target(record))]) == 1
+    for text in ("", " ", "\x00", "eval('1')"):
+        assert headline.value(record, text) == 0
+    assert task.parse(task.target(record), (task.target(record),)) and not task.parse("", ())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_prompt_ends_with_the_user_and_starts_with_an_instruction(name):
+    messages = get_task(name).prompt(Example("x", name, [ASKED], REFERENCES[name]))
+    assert [m["role"] for m in messages] == ["system", "user"] and messages[1] == ASKED
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_reference_of_the_wrong_kind_is_found(name):
+    if name != "nli":  # any label is a label
+        assert validate(Example("x", name, [ASKED], ["red"])) is not None
+
+
+def test_an_unknown_task_is_an_error_that_names_those_there_are():
+    with pytest.raises(ValueError, match="nli, qa, math, conversation, summarization"):
+        get_task("translation")
+
+
+def test_an_instruction_goes_before_the_article_and_leaves_the_record_alone():
+    article = {"role": "system", "content": "The red lamp is lit."}
+    record = Example("x", "qa", [article, ASKED])
+    assert instructed(record, "Look.") == [{"role": "system", "content": "Look.\n\nThe red lamp is lit."}, ASKED]
+    assert instructed(Example("x", "qa", [ASKED]), "Look.") == [{"role": "system", "content": "Look."}, ASKED]
+    assert record.messages == [article, ASKED]
+
+
+def test_only_metrics_that_apply_to_every_example_are_taken():
+    red = Metric(lambda e, t: 1.0, max, lambda e: e.reference == "red")
+    task = Task(
+        "lamp", lambda e: e.messages, str, lambda t, _: t, {"red": red, "any": Metric(lambda e, t: 0.0, max)}, 1
+    )
+    lamps = [Example("1", "lamp", [ASKED], "red"), Example("2", "lamp", [ASKED], "green")]
+    assert list(task.metrics_for(lamps[:1])) == ["red", "any"] and list(task.metrics_for(lamps)) == ["any"]
+    only = Task("lamp", task.prompt, str, task.parse, {"red": red}, 1)
+    with pytest.raises(ValueError, match="no score of lamp"):
+        only.metrics_for(lamps)
+
+
+def test_finding_a_task_does_not_import_sacrebleu():
+    code = "import sys; from slmops_utils.tasks import MODULES, get_task; [get_task(n) for n in MODULES]; print('sacrebleu' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
