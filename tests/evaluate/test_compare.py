@@ -135,3 +135,45 @@ def test_rows_of_two_tasks_or_none_are_an_error(tiny_folder):
         evaluate({"student": tiny_folder}, [*rows(), other], costs=False)
     with pytest.raises(ValueError, match="none"):
         evaluate({"student": tiny_folder}, [], costs=False)
+
+
+GOLD = {
+    "qa": {"answers": ["5 days"]},
+    "math": {"answer": "£9", "steps": "2 x £4.50 = £9.00"},
+    "conversation": {"reply": "The red one.", "required": [["red"]], "forbidden": ["green"]},
+    "summarization": {"note": "The red lamp is lit today.", "required": [["red"]], "forbidden": ["green"]},
+    "summarization without facts": "The red lamp is lit today.",
+}
+
+
+@pytest.mark.parametrize("kind", GOLD)
+def test_every_task_is_compared_on_its_own_scores(kind, tmp_path, monkeypatch):
+    """A teacher that knows everything and a student that knows nothing stand in: no model is loaded."""
+    from types import SimpleNamespace
+
+    from slmops_utils.evaluate import compare
+    from slmops_utils.synthesize.answer import Answer
+    from slmops_utils.tasks import get_task
+
+    name = kind.split()[0]
+    task, messages = (
+        get_task(name),
+        [{"role": "system", "content": "It is red."}, {"role": "user", "content": "What is it?"}],
+    )
+    test = [Example(f"e{i}", name, messages, GOLD[kind]) for i in range(4)]
+    said = {"knows": [task.target(e) for e in test], "knows nothing": ["", "no", "?", "none"]}
+    monkeypatch.setattr(compare, "load_model", lambda model: SimpleNamespace(parameters=1, model=model))
+    monkeypatch.setattr(compare, "bytes_on_disk", lambda _: 1)
+    monkeypatch.setattr(
+        compare, "answer", lambda m, *_: [Answer(i, t, "stop", 1, 1) for i, t in enumerate(said[m.model])]
+    )
+    out = tmp_path / "results.json"
+    results = evaluate({"teacher": "knows", "student": "knows nothing"}, test, train=test, out=out, costs=False)
+    assert json.loads(out.read_text()) == results
+    teacher, student = (row["metrics"] for row in results["rows"])
+    assert list(teacher) == list(task.metrics_for(test)) == list(next(iter(results["reference_rows"].values())))
+    assert {metric: score["value"] for metric, score in teacher.items()} == dict.fromkeys(teacher, 1.0)
+    assert {metric: score["value"] for metric, score in student.items()} == dict.fromkeys(student, 0.0)
+    (comparison,) = results["comparisons"]
+    assert (comparison["metric"], comparison["difference"]) == (next(iter(teacher)), -1.0)
+    assert "100.0 %" in table(results)

@@ -70,3 +70,37 @@ def test_conversations_are_scored_without_any_training_rows():
     test = [conversation("For how many seconds do I switch the box off?"), conversation("What is the fee?")]
     scores = reference_scores([], test)
     assert scores == {"closest article sentence (TF-IDF)": {"resolved": [1.0, 0.0], "required_facts": [1.0, 0.0]}}
+
+
+QUESTION = "For how many seconds do I switch the box off?"
+
+
+def test_a_question_gets_the_closest_sentence_or_the_option_most_like_it():
+    asked = {"role": "user", "content": QUESTION}
+    short = Example("q1", "qa", [{"role": "system", "content": ARTICLE}, asked], {"answers": ["90 seconds"]})
+    shown = {"role": "user", "content": f"{QUESTION}\nA) 5\nB) 90 seconds\nC) £6"}
+    choice = Example(
+        "q2", "qa", [{"role": "system", "content": ARTICLE}, shown], {"choice": "B", "answers": ["90 seconds"]}
+    )
+    (answers,) = reference_answers([], [short, choice]).values()
+    assert answers == ["Switch the box off for 90 seconds.", "B"]
+    bare = Example("q3", "qa", [shown], {"choice": "B", "answers": ["90 seconds"]})  # no article to go by
+    assert reference_answers([], [bare])["closest article sentence (TF-IDF)"][0] in "ABC"
+
+
+def test_a_sum_gets_the_number_in_the_closest_sentence():
+    test = [Example("m", "math", conversation("What is the late fee?").messages, {"answer": "£6", "steps": ""})]
+    assert reference_scores([], test)["closest article sentence (TF-IDF)"]["numeric_match"] == [1.0]
+
+
+def test_a_call_is_summed_up_by_its_first_three_sentences_and_scored_by_what_its_reference_allows():
+    call = [{"role": "user", "content": "One is red. Two is £6!\nIs three late? Four is green."}]
+    listed = Example(
+        "s", "summarization", call, {"note": "Red, £6.", "required": [["red"], ["green"]], "forbidden": []}
+    )
+    plain = Example("s", "summarization", call, "One is red.")
+    (answer,) = reference_answers([], [listed])["first 3 sentences"]
+    assert answer == "One is red. Two is £6! Is three late?"
+    scores = reference_scores([], [listed])["first 3 sentences"]
+    assert scores["fact_recall"] == [0.5] and len(scores["bleu"][0]) == 10
+    assert set(reference_scores([], [plain])["first 3 sentences"]) == {"rouge_l", "bleu"}
