@@ -9,8 +9,9 @@ import yaml
 
 from .world import NAMES, Edition, Point, draw_edition, load_facts, mistype
 
-SIZES = {"train": 400, "pool": 1000, "validation": 150, "test": 210}
+SIZES = {"train": 800, "pool": 2000, "validation": 160, "test": 320}
 LEVELS = {"easy": 0.4, "medium": 0.3, "hard": 0.3}
+TRAIN_LEVELS = {"easy": 0.5, "medium": 0.25, "hard": 0.25}  # the pool too
 VAGUE = {"nothing", "silence", "GIVE", "SHARE", "TREAT"}  # too common in plain speech to count as evidence
 PHRASES = yaml.safe_load((Path(__file__).parent / "phrases" / "conversation.yaml").read_text(encoding="utf-8"))
 SAME = {value: [str(v) for v in others] for value, others in PHRASES["same"].items()}
@@ -34,6 +35,11 @@ UNITS = {
     "programmes": "recordings shows",
     "numbers": "callers",
     "devices": "gadgets",
+    "instalments": "payments",
+    "people": "others extra~people more~people",
+    "guests": "visitors people",
+    "changes": "times",
+    "claims": "times",
 }
 LONGER = {"2 weeks": ["14 days", "a fortnight"], "48 hours": ["2 days", "two days"], "24 hours": ["1 day", "one day"],
           "90 seconds": ["a minute and a half", "one and a half minutes"]}  # fmt: skip
@@ -62,7 +68,7 @@ def equivalents(value: str) -> list[str]:
     if m := re.fullmatch(r"£(\d+)(?:\.(\d\d))?", value):
         pounds, pence = m.groups()
         word = "pound" if pounds == "1" else "pounds"
-        ways += [f"{value[1:]} {word}"]
+        ways += [f"{value[1:]} {'pounds' if pence else word}"]
         ways += [f"{pounds} {word} {pence}"] if pence else [f"{spell(int(pounds))} {word}", f"{value}.00"]
     elif m := re.fullmatch(r"(\d\d):(\d\d)", value):
         hour = int(m[1]) - 12
@@ -133,7 +139,7 @@ class Writer:
 
     def opening(self, fact: str, general: bool) -> tuple[str, bool]:
         """How the chat begins, and whether that told what it is about."""
-        about = self.lines("facts", fact, "open")
+        about = [x for x in self.lines("facts", fact, "open") if x[1] != " " or x[0] not in "?~>"]  # no point's lines
         chosen = self.pick(about + (self.lines("open") if general else []))
         return chosen, chosen in about
 
@@ -196,7 +202,7 @@ def typed(sentences: list[str], lower: bool, names: tuple[str, ...]) -> str:
         return "".join(s + (" " if s[-1] in ".!?," else "\n") for s in sentences).rstrip()
     text = ", ".join(s.rstrip(".") for s in sentences).replace("?,", "?")
     keep = "|".join(re.escape(n) for n in names)
-    return "".join(p if p in names else p.lower() for p in re.split(rf"({keep})", text)).rstrip("?")
+    return "".join(p if p in names else p.lower() for p in re.split(rf"(?<!\w)({keep})(?!\w)", text)).rstrip("?")
 
 
 def record(w: Writer, edition: Edition, points: list[Point], level: str, turns: int) -> dict:
@@ -238,12 +244,14 @@ def spread(shares: dict, size: int, rng: random.Random) -> list:
 
 
 def build(seed: int) -> dict[str, list[dict]]:
-    """All splits; the pool carries no reference."""
-    rng, seen, out = random.Random(seed), set(), {}
+    """All splits; the pool carries no reference. Each split draws for itself: longer ones change no other."""
+    seen, out = set(), {}
     for split, size in SIZES.items():
         bank = "train" if split == "pool" else split
-        facts, w, records = load_facts(bank), Writer(bank, rng), []
-        levels = spread(LEVELS, size, rng)
+        rng = random.Random(f"{seed} {split}")
+        facts = [fact for fact in load_facts(bank) if fact["id"] in PHRASES[bank]["facts"]]
+        w, records = Writer(bank, rng), []
+        levels = spread(TRAIN_LEVELS if bank == "train" else LEVELS, size, rng)
         hard = levels.count("hard")
         turns = {"hard": iter(spread({3: 0.75, 5: 0.25}, hard, rng)),
                  "other": iter(spread({3: 0.53, 1: 0.36, 5: 0.11}, size - hard, rng))}  # fmt: skip
