@@ -67,7 +67,8 @@ class Writer:
         self.pending, self.slots, self.beside = [], {}, []
 
     def pick(self, lines: list[str]) -> str:
-        """The least used line, its choices made so that the outcome is a rare one."""
+        """The least used line, not one of this draft, its choices made so that the outcome is a rare one."""
+        lines = [x for x in lines if x not in self.pending] or lines
         least = min(self.used[x] for x in lines)
         line = self.rng.choice([x for x in lines if self.used[x] == least])
         ways = [self.choose(line) for _ in range(4)]
@@ -264,7 +265,9 @@ def lay_out(w: Writer, fact: str, form: str, case: dict, events: list[tuple]) ->
             text = mistype(text, rng, slips, tuple(keep))
         if form == "mail" and not i:
             sign = f"{w.say('sign')},\n" if rng.random() < 0.6 else ""
-            lines.append(f"Subject: {rng.choice(w.bank['facts'][fact]['subject'].split(' / '))}\n\n{text}\n{sign}{case['name']}")
+            lines.append(
+                f"Subject: {rng.choice(w.bank['facts'][fact]['subject'].split(' / '))}\n\n{text}\n{sign}{case['name']}"
+            )
         else:
             lines.append(f"{labels[speaker]}: {text}")
     return ("\n\n" if form == "mail" else "\n").join(lines), len(turns)
@@ -274,9 +277,12 @@ def write_note(w: Writer, edition: Edition, points: list[Point], case: dict) -> 
     contact = {"ref": f", ref {case['digits']}", "tel": f", phone ends {case['digits']}", "": ""}[case["contact"]]
     issue, follow = (w.of(edition.fact, "issue"), w.say(case["follow"], "="))
     told = [w.of(edition.fact, p.key, "=", v=v) for p, v in zip(points, case["values"], strict=True)]
-    told = [t if t.startswith(tuple(NAMES)) or re.match("[A-Z]{2}", t) else t[0].lower() + t[1:] for t in told]
+    names = (*NAMES, *(v for v in case["values"] if v[0].isupper()))
+    told = [t if t.startswith(names) or re.match("[A-Z]{2}", t) else t[0].lower() + t[1:] for t in told]
     issue = issue[0].lower() + issue[1:]
-    head = w.rng.choice((f"{case['name']}{contact}, {case['kind']}: {issue}.", f"{case['name']}{contact} ({case['kind']}): {issue}."))
+    head = w.rng.choice(
+        (f"{case['name']}{contact}, {case['kind']}: {issue}.", f"{case['name']}{contact} ({case['kind']}): {issue}.")
+    )
     body = f"{w.say('told')} {w.rng.choice(('; ', ', ', ' and ')).join(told)}"
     if w.rng.random() < 0.45:
         follow = follow if follow.startswith(case["lead"]) else follow[0].lower() + follow[1:]
@@ -313,7 +319,9 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
     sound = all(any(said(a, text) for a in group) for group in required for text in (note, content)
                 if group is not BANKS["next"].get(follow))  # fmt: skip
     clean = not any(said(v, note) or v.lower() in right for v in back) and all(said(v, content) for v in back)
-    again = "" if follow == "closed" else case["days"][0]  # no value, name or aside may hold the day or the time as well
+    again = (
+        "" if follow == "closed" else case["days"][0]
+    )  # no value, name or aside may hold the day or the time as well
     single = not again or sum(said(again, v) for p in edition.points for v in (p.value, *p.wrong, p.other or "")) == 0
     fits = 60 <= len(content.split()) <= 140 and len(note.split()) <= 36 and (form == "mail" or 5 <= turns <= 9)
     if not (sound and clean and single and fits):
