@@ -147,7 +147,7 @@ def converse(w: Writer, edition: Edition, points: list[Point], level: str, form:
     rng, fact, troubles, out = w.rng, edition.fact, case["troubles"], []
     kind, other, written = case["kind"], case["other"], form == "mail"
     article, value, first_kind = w.bank["facts"][fact]["art"], case["values"][0], kind
-    asides = rng.sample(range(3), {"easy": 1, "medium": rng.choice((1, 1, 2)), "hard": 1}[level])
+    asides = rng.sample(range(3), rng.choice((1, 1, 2)) if level == "medium" else 1)
 
     def customer(*sentences: str) -> None:
         out.extend(("C", s) for s in sentences)
@@ -173,7 +173,7 @@ def converse(w: Writer, edition: Edition, points: list[Point], level: str, form:
 
     if "switch" in troubles:
         first_kind, other = other, kind
-    if form == "call" and rng.random() < 0.7:
+    if form == "call" and rng.random() < 0.6:
         agent(w.say("greet"))
     if written or rng.random() < 0.5:
         customer(w.say("start" if form == "call" else "startw"))
@@ -323,7 +323,7 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
         "" if follow == "closed" else case["days"][0]
     )  # no value, name or aside may hold the day or the time as well
     single = not again or sum(said(again, v) for p in edition.points for v in (p.value, *p.wrong, p.other or "")) == 0
-    fits = 60 <= len(content.split()) <= 140 and len(note.split()) <= 36 and (form == "mail" or 5 <= turns <= 9)
+    fits = 50 <= len(content.split()) <= 115 and len(note.split()) <= 30 and (form == "mail" or 5 <= turns <= 9)
     if not (sound and clean and single and fits):
         return None
     return {"task": "summarization", "messages": [{"role": "user", "content": content}],
