@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluate.statistics import verdict
+from ..tasks import MODULES
 
 START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!-- /results -->"
 FIGURE = "data/results/road.png"
@@ -16,7 +17,7 @@ FIGURE = "data/results/road.png"
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """The recorded comparisons as (name, results), test before challenge."""
-    paths = [folder / f"road_{task}_{part}.json" for task in ("nli", "conversation") for part in ("test", "challenge")]
+    paths = [folder / f"road_{task}_{part}.json" for task in MODULES for part in ("test", "challenge")]
     return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
 
 

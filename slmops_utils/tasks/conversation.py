@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..records import Example
-from . import Metric, Task, instructed
+from . import Metric, Task, instructed, overlap
 
 INSTRUCTION = "You are a support agent. Answer the customer's last question in one or two sentences from this article."
 
@@ -21,8 +21,12 @@ def prompt(example: Example) -> list[dict[str, str]]:
 
 
 def target(example: Example) -> str:
+    """The gold reply. TypeError when the reference is neither a dict with one nor a plain string."""
     reference = example.reference
-    return reference["reply"] if isinstance(reference, dict) else str(reference)
+    reply = reference["reply"] if isinstance(reference, dict) else reference
+    if not isinstance(reply, str):
+        raise TypeError(f"{example.id}: a conversation's reference is a reply, or a dict with 'reply', not {reply!r}")
+    return reply
 
 
 def parse(text: str, labels: Sequence[str] = ()) -> str | None:
@@ -50,14 +54,25 @@ def tells(example: Example, text: str) -> float:
     return float(all(any(contains(text, phrase) for phrase in group) for group in example.reference["required"]))
 
 
+def lists_facts(example: Example) -> bool:
+    """Whether the reference says which facts resolve the ticket; a reply alone can only be compared with."""
+    return isinstance(example.reference, dict) and bool(example.reference.get("required"))
+
+
+def rouge_l(example: Example, text: str) -> float:
+    """ROUGE-L's F-measure with the gold reply, for data that says no more than that."""
+    return overlap.rouge_l(target(example), text)
+
+
 TASK = Task(
     name="conversation",
     prompt=prompt,
     target=target,
     parse=parse,
     metrics={
-        "resolved": Metric(resolves, lambda rows: float(np.mean(rows))),
-        "required_facts": Metric(tells, lambda rows: float(np.mean(rows))),
+        "resolved": Metric(resolves, lambda rows: float(np.mean(rows)), lists_facts),
+        "required_facts": Metric(tells, lambda rows: float(np.mean(rows)), lists_facts),
+        "rouge_l": Metric(rouge_l, lambda rows: float(np.mean(rows))),
     },
     max_new_tokens=64,
 )

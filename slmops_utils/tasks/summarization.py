@@ -5,7 +5,6 @@ fact, `forbidden` are wrong or withdrawn ones. A plain string is a note without 
 have: then the fact scores do not apply, and the headline is ROUGE-L.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Example
-from . import Metric, Task, instructed
+from . import Metric, Task, instructed, overlap
 from .conversation import contains
 
 INSTRUCTION = "Write a short hand-over note for the next agent: who, what is wrong, what was done, what is still to do."
@@ -68,23 +67,9 @@ def fact_precision(example: Example, text: str) -> float:
     return right / (right + wrong) if right else 0.0
 
 
-def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """The most words that stand in both, in the same order, with anything between."""
-    lengths = [0] * (len(b) + 1)
-    for word in a:
-        diagonal = 0
-        for j, other in enumerate(b, start=1):
-            above = lengths[j]
-            lengths[j] = diagonal + 1 if word == other else max(above, lengths[j - 1])
-            diagonal = above
-    return lengths[-1]
-
-
 def rouge_l(example: Example, text: str) -> float:
-    """ROUGE-L's F-measure (Lin 2004): words are runs of a-z and 0-9, without stemming, as in `rouge-score`."""
-    note, given = (re.findall("[a-z0-9]+", s.lower()) for s in (target(example), text))
-    shared = longest_common_subsequence(note, given)
-    return 2 * shared / (len(note) + len(given)) if shared else 0.0
+    """ROUGE-L's F-measure with the gold note."""
+    return overlap.rouge_l(target(example), text)
 
 
 @cache

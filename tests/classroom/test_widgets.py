@@ -35,3 +35,12 @@ def test_browse_filters_by_key():
 
 def test_browse_of_nothing_does_not_fail():
     assert "none" in browse([]).children[1].value
+
+
+def test_a_gold_answer_is_shown_as_its_task_words_it_with_what_it_has_to_say():
+    asked = [{"role": "user", "content": "Which lamp?"}]
+    reference = {"note": "Red <b>lit</b>.", "required": [["red", "crimson"]], "forbidden": ["green"]}
+    shown = record_html(Example("a", "summarization", asked, reference))
+    assert "Red &lt;b&gt;lit&lt;/b&gt;." in shown and "has to say: red / crimson" in shown
+    assert "must not say: green" in shown and "{" not in shown
+    assert "&#x27;odd&#x27;" in record_html(Example("a", "math", asked, {"odd": 1}))

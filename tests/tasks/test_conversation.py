@@ -104,3 +104,13 @@ def test_the_target_is_the_gold_reply_or_a_plain_text_reference():
 
 def test_an_answer_of_nothing_but_space_is_no_answer():
     assert parse(" \n") is None and parse(" Hold the button. ") == "Hold the button."
+
+
+def test_a_plain_reply_is_compared_by_its_words_and_nothing_else_is_a_reference():
+    told = Example("a", "conversation", [{"role": "user", "content": "Which lamp?"}], "The red lamp is lit.")
+    metrics = get_task("conversation").metrics_for([told])
+    assert list(metrics) == ["rouge_l"] and target(told) == "The red lamp is lit."
+    assert metrics["rouge_l"].value(told, "the red lamp") == pytest.approx(2 * 3 / 8)
+    assert metrics["rouge_l"].value(told, "green") == 0
+    with pytest.raises(TypeError, match="a: a conversation's reference is a reply"):
+        target(Example("a", "conversation", told.messages, ["red"]))

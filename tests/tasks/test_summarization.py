@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from slmops_utils.evaluate.statistics import bootstrap
 from slmops_utils.records import Example
 from slmops_utils.tasks import get_task, validate
+from slmops_utils.tasks.overlap import longest_common_subsequence
 from slmops_utils.tasks.summarization import (
     INSTRUCTION,
     bleu_counts,
     corpus_bleu,
     fact_precision,
     fact_recall,
-    longest_common_subsequence,
     parse,
     prompt,
     rouge_l,
