@@ -82,7 +82,7 @@ class Writer:
     def fill(self, line: str, slots: dict) -> str:
         for key, value in {**self.slots, **slots}.items():
             line = line.replace(f"{{{key}}}", value)
-        return upper(line)
+        return re.sub(r"(?<=[a-z][.?!] )[a-z]", lambda m: m[0].upper(), upper(line))
 
     def say(self, name: str, mark: str = "", **slots: str) -> str:
         return self.fill(self.pick(marked(self.bank[name], mark)), slots)
@@ -261,7 +261,11 @@ def lay_out(w: Writer, fact: str, form: str, case: dict, events: list[tuple]) ->
     for i, (speaker, sentences) in enumerate(turns):
         text = " ".join(sentences)
         if speaker == "C" and form != "call":
-            text = typed(sentences, lower, tuple(k for k in keep if k)).replace("\n", " " if i else "\n")
+            text = (
+                typed(sentences, lower, tuple(k for k in keep if k))
+                .replace("\n", " " if i else "\n")
+                .replace(",,", ",")
+            )
             text = mistype(text, rng, slips, tuple(keep))
         if form == "mail" and not i:
             sign = f"{w.say('sign')},\n" if rng.random() < 0.6 else ""
