@@ -1,6 +1,6 @@
 """Write every generated data file again, byte for byte, and the hashes of all of them.
 
-    python data/generate.py           writes data/{nli,conversation}/{train,pool,validation,test}.jsonl and SHA256SUMS
+    python data/generate.py           writes data/TASK/{train,pool,validation,test}.jsonl and SHA256SUMS
     python data/generate.py --check   writes nothing; exits 1 if a file on disk differs from what would be written
 
 The challenge files were written one by one and are only hashed.
@@ -13,20 +13,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generator import conversation, nli
+from generator import conversation, math_problems, nli, qa, summarization
 
 HERE = Path(__file__).parent
 SEED = 7
+TASKS = {
+    "nli": nli,
+    "qa": qa,
+    "math": math_problems,
+    "conversation": conversation,
+    "summarization": summarization,
+}
 HASHED = ("*.jsonl", "*.yaml", "*.md", "*.safetensors")
 
 
 def build() -> dict[str, bytes]:
     """Relative path -> the bytes of each generated file."""
     files = {}
-    for module in (nli, conversation):
+    for task, module in TASKS.items():
         for split, records in module.build(SEED).items():
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            files[f"{module.__name__.split('.')[-1]}/{split}.jsonl"] = lines.encode()
+            files[f"{task}/{split}.jsonl"] = lines.encode()
     return files
 
 

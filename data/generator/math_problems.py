@@ -30,6 +30,7 @@ CASUAL = {"£5": "a fiver", "£10": "a tenner", "£1": "a quid", "50%": "half", 
           "2": "a couple of", "6": "half a dozen", "12": "a dozen"}  # fmt: skip
 KEEP = (*NAMES, *map(spell, range(1, 100)), *" ".join(CASUAL.values()).split(), "quid", "pounds", "pence", "cent",
         "days", "weeks", "months", "hours", "minutes", "fortnight", "year", "years", "month", "week")  # fmt: skip
+OPERATIONS = {"+": add, "-": sub, "x": mul, "/": truediv, "%": lambda a, b: a * b / 100}
 STEP = re.compile(r"(\S+) ([-+x/%]) (\S+)(?: -> (\S+))?(?: = (\w+))?")
 
 
@@ -126,15 +127,14 @@ def work_out(story: Story, values: dict, units: dict) -> tuple[list[str], list[t
                              for x in (left, right)] for t in (values, units)]  # fmt: skip
         if op == "x" and not unit and ua != "n" and (ub == "n" or ua == "£"):  # "12 x £7", never "£7 x 12"
             (a, ua), (b, ub) = (b, ub), (a, ua)
-        value = {"+": lambda: a + b, "-": lambda: a - b, "x": lambda: a * b, "/": lambda: a / b,
-                 "%": lambda: a * b / 100}[op]()  # fmt: skip
+        value = OPERATIONS[op](a, b)
         unit = unit or {"x": ub, "/": "n" if ua == ub else ua, "%": ua}.get(op, ub if ua == "n" else ua)
         finest = {"£": 100, "GB": 10}.get(unit, 1)
         if value <= 0 or (value * finest).denominator != 1 or max(map(digits, (a, b, value))) > 4:
             return None
         if op in "x/" and (1 in (a, b, value) or min(digits(b), digits(value if op == "/" else a)) > 2):
             return None
-        if op in "x/" and digits(b) + digits(value if op == "/" else a) > 5 or (op == "%" and digits(a) > 3):
+        if (op in "x/" and digits(b) + digits(value if op == "/" else a) > 5) or (op == "%" and digits(a) > 3):
             return None
         shown = {"x": f"{number(a)} x {amount(b, ub)}", "%": f"{amount(a, ua)} x {number(b)} / 100",
                  "/": f"{amount(a, ua)} / {amount(b, ub if ua == ub else 'n')}"}  # fmt: skip
@@ -244,7 +244,9 @@ def question(text: str, extra: list[str], rng: random.Random, kinds: list[str]) 
         text = {"(": f"{aside} {text}", ")": f"{text} {aside}", "^": text.replace("^", f"{aside} ^", 1)}[at]
     text = re.sub(r" +", " ", text.replace("^", "").lstrip("!")).strip()
     if rng.random() < 0.13:
-        text = re.sub(r"(?<![\w£])(?!GB\b|MB\b)[^\W\d_]+", lambda m: m[0] if m[0] in " ".join(kinds) else m[0].lower(), text)
+        text = re.sub(
+            r"(?<![\w£])(?!GB\b|MB\b)[^\W\d_]+", lambda m: m[0] if m[0] in " ".join(kinds) else m[0].lower(), text
+        )
         text = text.rstrip("?.")
     return mistype(text, rng, 0.05, (*KEEP, *kinds)) if rng.random() < 0.25 else text
 
@@ -275,7 +277,9 @@ def build(seed: int) -> dict[str, list[dict]]:
             while True:
                 values, units, steps, results = draw(bank, story, rng)
                 kinds = rng.sample(bank.fact["kinds"], 2)
-                page = article(bank, story, values, units, results, kinds[0] == bank.fact["kinds"][0], w) if shown else ""
+                page = (
+                    article(bank, story, values, units, results, kinds[0] == bank.fact["kinds"][0], w) if shown else ""
+                )
                 extra = [w.pick(bank.noise if rng.random() < 0.5 and bank.noise else noise)] if noisy else []
                 extra += [w.pick(asides)] if rng.random() < WITH_ASIDE * (0.6 if noisy else 1.4) else []
                 extra = [fill(x, values, units, kinds, level, bool(shown), rng) for x in extra]

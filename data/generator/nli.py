@@ -13,7 +13,7 @@ import yaml
 
 from .world import HERE, NAMES, Edition, draw_edition, load_facts, mistype
 
-SIZES = {"train": 1000, "pool": 1200, "validation": 160, "test": 240}
+SIZES = {"train": 1600, "pool": 2400, "validation": 200, "test": 400}
 LABELS = ("entailment", "neutral", "contradiction")
 ISSUE_SHARE = 0.225
 
@@ -69,6 +69,11 @@ def _tell(edition: Edition, keys: list, entry: dict, decks: Decks, rng: random.R
     return [_state(points[k], entry["points"][k], decks, rng, rng.random() < 0.5) for k in keys]
 
 
+def _quote(sentence: str) -> str:
+    """The sentence that settles the claim or leaves it open: what to find first, before judging."""
+    return f"It says: {sentence[0].upper()}{sentence[1:]}"
+
+
 def _valued(fact: dict, key: str, claim: str, label: str, entry: dict, decks: Decks, rng: random.Random):
     """Premise parts, hypothesis, difficulty and rationale for a claim about a value."""
     bank = entry["points"][key]
@@ -98,6 +103,8 @@ def _valued(fact: dict, key: str, claim: str, label: str, entry: dict, decks: De
         teased = key if label == "neutral" and not hard and rng.random() < 0.7 else next(iter(silent), None)
         if teased:
             asides.append(decks.deal(entry["points"][teased]["tease"]))
+            if label == "neutral" and teased == key:
+                rationale = _quote(asides[-1])
     if "decoy" in bank and rng.random() < 0.33:  # a value of this point that belongs to something else
         stray = value if label != "entailment" else rng.choice(point.wrong)
         asides.append(decks.deal(bank["decoy"]).format(v=stray))
@@ -115,7 +122,7 @@ def _plain(fact: dict, issue: dict, side: str, claim: str, label: str, entry: di
     at = rng.randrange(len(told) + 1)
     decisive = decks.deal(issue[truth])
     told.insert(at, decisive)
-    rationale = "It does not say." if label == "neutral" else f"It says: {decisive[0].upper()}{decisive[1:]}"
+    rationale = _quote(decisive)
     asides = [decks.deal(other["open"]) for other in entry["issues"] if other is not issue and rng.random() < 0.5]
     return told, asides, claim, "hard" if len(told) > 1 else "medium", rationale
 
@@ -172,8 +179,12 @@ def build(seed: int) -> dict[str, list[dict]]:
             for label in rng.sample(LABELS, 3):
                 while True:
                     make = _plain if is_plain else _valued
-                    told, asides, hypothesis, difficulty, rationale = make(facts[fact], *claim, label, entry, decks, rng)
+                    told, asides, hypothesis, difficulty, rationale = make(
+                        facts[fact], *claim, label, entry, decks, rng
+                    )
                     premise = _write(told, asides, entry, bank, decks, rng)
+                    if rationale[9:] not in premise:  # the caller became a woman; the quotation follows
+                        rationale = _one_caller(f"{rationale} she/he").removesuffix(" she/she")
                     if rng.random() < 0.3:
                         premise = mistype(premise, rng, 0.03, keep)
                     hypothesis = hypothesis[0].upper() + hypothesis[1:]
