@@ -172,7 +172,9 @@ def build(seed: int) -> dict[str, list[dict]]:
             for label in rng.sample(LABELS, 3):
                 while True:
                     make = _plain if is_plain else _valued
-                    told, asides, hypothesis, difficulty, rationale = make(facts[fact], *claim, label, entry, decks, rng)
+                    told, asides, hypothesis, difficulty, rationale = make(
+                        facts[fact], *claim, label, entry, decks, rng
+                    )
                     premise = _write(told, asides, entry, bank, decks, rng)
                     if rng.random() < 0.3:
                         premise = mistype(premise, rng, 0.03, keep)
