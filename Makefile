@@ -58,7 +58,7 @@ teacher: data/teacher/adapter_model.safetensors
 
 data/teacher/adapter_model.safetensors:
 	$(SLMOPS) correct --data data/nli/train.jsonl data/conversation/train.jsonl --out data/teacher \
-	  --epochs 2 --batch-size 16 --save-steps 30
+	  --epochs 3 --batch-size 8 --learning-rate 8e-4 --save-steps 50
 	rm -r data/teacher/checkpoints && $(BIN)/python data/generate.py
 
 data/results/teacher_%_zero-shot.json:
