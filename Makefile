@@ -48,17 +48,18 @@ data: setup
 
 # The recorded runs, hours in all on two cores. Each step that is already there is kept, so a run that was cut short
 # goes on where it was; remove a file or folder to have it made again.
+TASKS  := nli qa math conversation summarization
 SLMOPS := $(BIN)/python -W ignore -m slmops_utils
 ROAD   := build/road
-results: setup teacher $(foreach task,nli conversation,$(foreach set,test challenge,data/results/road_$(task)_$(set).json)) \
-  $(foreach task,nli conversation,$(foreach way,zero-shot few-shot corrected,data/results/teacher_$(task)_$(way).json))
+results: setup teacher $(foreach task,$(TASKS),$(foreach set,test challenge,data/results/road_$(task)_$(set).json)) \
+  $(foreach task,$(TASKS),$(foreach way,zero-shot few-shot corrected,data/results/teacher_$(task)_$(way).json))
 	$(BIN)/python data/generate.py
 	$(BIN)/python -m slmops_utils.classroom.readme
 teacher: data/teacher/adapter_model.safetensors
 
 data/teacher/adapter_model.safetensors:
-	$(SLMOPS) correct --data data/nli/train.jsonl data/conversation/train.jsonl --out data/teacher \
-	  --epochs 3 --batch-size 8 --learning-rate 8e-4 --save-steps 50
+	$(SLMOPS) correct --data $(TASKS:%=data/%/train.jsonl) --out data/teacher \
+	  --epochs 1.5 --batch-size 8 --learning-rate 8e-4 --save-steps 50
 	rm -r data/teacher/checkpoints && $(BIN)/python data/generate.py
 
 data/results/teacher_%_zero-shot.json:
@@ -71,7 +72,7 @@ data/results/teacher_%_corrected.json: | data/teacher/adapter_model.safetensors
 data/answered/%.jsonl: | data/teacher/adapter_model.safetensors
 	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@ $(if $(POOL_ROWS),--limit $(POOL_ROWS))
 $(ROAD)/%/untuned/config.json: | data/answered/%.jsonl
-	$(SLMOPS) shrink --model data/teacher --layers 6 --vocabulary-from data/$*/train.jsonl data/answered/$*.jsonl --out $(@D)
+	$(SLMOPS) shrink --model data/teacher --layers 6 --rule early --vocabulary-from data/$*/train.jsonl data/answered/$*.jsonl --out $(@D)
 $(ROAD)/%/student/distill.json: | $(ROAD)/%/untuned/config.json
 	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl data/answered/$*.jsonl --epochs $(EPOCHS) --out $(@D)
 	cp $@ data/results/distill_$*_student.json

@@ -48,7 +48,7 @@ def run_data(args: argparse.Namespace) -> int:
 def run_correct(args: argparse.Namespace) -> int:
     from .distill.correct import TEACHER, correct
 
-    _print(correct(_read_all(args.data), args.out, args.model, _settings(TEACHER, args)))
+    _print(correct(_read_all(args.data), args.out, args.model, _settings(TEACHER, args), stop_after=args.stop_after))
     return 0
 
 
@@ -147,6 +147,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", type=Path, nargs="+", required=True, help="labelled records")
     sub.add_argument("--model", default="embedded")
     sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument(
+        "--stop-after", type=int, help="end after so many steps; without it the run would go on from there"
+    )
     training(sub)
 
     sub = command("generate", run_generate, "let a teacher answer a pool; kill it and call it again to go on")

@@ -27,17 +27,18 @@ def correct(
     settings: TrainSettings = TEACHER,
     validation: Sequence[Example] = (),
     validation_every: int = 0,
+    stop_after: int | None = None,
 ) -> dict[str, Any]:
     """Train a LoRA adapter on labelled examples and save it to `out`, with the recipe beside it as recipe.json.
 
-    The folder's name is then a model name: it loads its base and merges itself. Returns the recipe.
+    `stop_after` ends the training early, after so many steps (see `train`). The folder's name is then a model name: it loads its base and merges itself. Returns the recipe.
     """
     import torch
 
     loaded = load_model(model)
     rows, left_out = encode_rows(examples, loaded.tokenizer)
     held_out, _ = encode_rows(validation, loaded.tokenizer)
-    result = train(loaded, rows, out, settings, held_out, validation_every)
+    result = train(loaded, rows, out, settings, held_out, validation_every, stop_after=stop_after)
     adapter = loaded.model
     for parameter in adapter.parameters():
         if parameter.requires_grad:

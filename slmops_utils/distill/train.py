@@ -126,11 +126,13 @@ def train(
     validation: Sequence[Row] = (),
     validation_every: int = 0,
     on_log: Any = None,
+    stop_after: int | None = None,
 ) -> TrainResult:
     """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
-    `on_log(step, values)` is called with each logged loss. The model is trained in float32, under bfloat16 autocast
+    `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
+    called again without it, the run goes on from its last checkpoint. `on_log(values)` is called with each logged loss. The model is trained in float32, under bfloat16 autocast
     where `loaded.dtype` says so. Raises ValueError when there is nothing to train on.
     """
     import torch
@@ -198,6 +200,8 @@ def train(
 
         def on_step_end(self, args, state, control, **_):
             self.bar.update(1)
+            if stop_after and state.global_step >= stop_after:
+                control.should_save = control.should_training_stop = True
             if validation and validation_every and state.global_step % validation_every == 0:
                 self.note({"step": state.global_step, "validation_loss": mean_loss(loaded, validation)})
                 model.train()

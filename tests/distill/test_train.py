@@ -194,6 +194,15 @@ def test_an_interrupted_run_ends_with_the_same_weights(settings, tiny, rows, tmp
     assert [h for h in resumed.losses if h["step"] != 10] == [h for h in uninterrupted.losses if h["step"] != 10]
 
 
+def test_a_run_stopped_early_goes_on_to_the_same_end(tiny, rows, tmp_path):
+    whole, cut = copy.deepcopy(tiny), copy.deepcopy(tiny)
+    train(whole, rows, tmp_path / "whole", SHORT_RUN)
+    assert train(cut, rows, tmp_path / "cut", SHORT_RUN, stop_after=7).steps == 7
+    assert weights_fingerprint(cut.model) != weights_fingerprint(whole.model)
+    assert train(tiny, rows, tmp_path / "cut", SHORT_RUN).steps == 16
+    assert_same_weights(tiny.model, whole.model)
+
+
 def fresh_processes():
     """Processes that start in a moment, because the libraries are imported once, in the server they are forked from."""
     if sys.platform == "win32":
