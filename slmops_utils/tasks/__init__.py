@@ -1,16 +1,21 @@
 """The task types. Each is one file that says how it prompts, parses, validates and scores.
 
-To add one, write a file with a `TASK = Task(...)` and name it in MODULES. Every score is a share, from 0 to 1.
+To add one, write a file with a `TASK = Task(...)`, here or in the folder that the environment variable SLMOPS_TASKS names;
+the file's name is the task's. Every score is a share, from 0 to 1.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from ..records import Example
 
 MODULES = ("nli", "qa", "math", "conversation", "summarization")
+__path__.extend(folder for folder in [os.environ.get("SLMOPS_TASKS")] if folder)  # the learner's own task files
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,13 @@ class Task:
 
 def get_task(name: str) -> Task:
     """Find a task type by name. Raises ValueError naming those that exist."""
-    if name not in MODULES:
-        raise ValueError(f"no task type {name!r}; there are {', '.join(MODULES)}")
-    return import_module(f".{name}", __name__).TASK
+    # only a plain name is looked up: it comes from a data file
+    found = name.isidentifier() and name[0] != "_" and find_spec(f"{__name__}.{name}") is not None
+    task = getattr(import_module(f".{name}", __name__), "TASK", None) if found else None
+    if not isinstance(task, Task):
+        own = [p.stem for folder in list(__path__)[1:] for p in sorted(Path(folder).glob("*.py"))]
+        raise ValueError(f"no task type {name!r}; there are {', '.join((*MODULES, *own))}")
+    return task
 
 
 def instructed(example: Example, instruction: str) -> list[dict[str, str]]:

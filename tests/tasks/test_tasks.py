@@ -1,7 +1,10 @@
 """What every task type has to be for the stages, whichever it is."""
 
+import os
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +74,32 @@ def test_finding_a_task_does_not_import_sacrebleu():
     code = "import sys; from slmops_utils.tasks import MODULES, get_task; [get_task(n) for n in MODULES]; print('sacrebleu' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_sixth_task_of_the_readme_works_from_one_file(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(readme.split("<!-- sixth task -->")[1].split("<!-- /sixth task -->")[0])
+    assert len(code.strip().splitlines()) < 40
+    (tmp_path / "extraction.py").write_text(code, encoding="utf-8")
+    use = """
+from slmops_utils.records import Example
+from slmops_utils.tasks import get_task, validate
+asked = [{"role": "user", "content": "Ring me on 0800 622 or 0800 410."}]
+task, row = get_task("extraction"), Example("a", "extraction", asked, ["0800 622", "0800 410"])
+assert validate(row) is None and task.prompt(row)[0]["role"] == "system"
+score = task.metrics["f1"].value
+assert score(row, "0800 622") == 2 / 3 and score(row, "none") == 0 and score(row, "0800 410, 0800 622") == 1
+try:
+    get_task("translation")
+except ValueError as error:
+    assert "summarization, extraction" in str(error)
+"""
+    environment = {**os.environ, "SLMOPS_TASKS": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", use], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["os", "../nli", "nli.TASK", "__init__", "quantity", ""])
+def test_a_name_from_a_data_file_reaches_no_other_module(name):
+    with pytest.raises(ValueError, match="no task type"):
+        get_task(name)
