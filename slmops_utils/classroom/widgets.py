@@ -46,18 +46,21 @@ def _block(title: str, text: str) -> str:
     )
 
 
-def browse(examples: Sequence[Example], key: str = "difficulty") -> Any:
-    """Browse records one at a time, filtered by one of their extra keys (difficulty, topic, fact)."""
+def browse(examples: Sequence[Example], key: str | Sequence[str] = "difficulty") -> Any:
+    """Browse records one at a time, filtered by "task" or by extra keys (difficulty, topic, fact): one, or several."""
     import ipywidgets
 
-    kinds = sorted({str(e.extra.get(key, "")) for e in examples})
-    kind = ipywidgets.Dropdown(options=["all", *kinds], description=key)
+    keys = [key] if isinstance(key, str) else list(key)
+    kinds = [
+        ipywidgets.Dropdown(options=["all", *sorted({_value(e, k) for e in examples})], description=k) for k in keys
+    ]
     number = ipywidgets.IntSlider(min=1, max=max(len(examples), 1), description="record")
     view = ipywidgets.HTML()
     shown: list[Example] = []
 
     def select(_: Any = None) -> None:
-        shown[:] = [e for e in examples if kind.value in ("all", str(e.extra.get(key, "")))]
+        wanted = [(k, kind.value) for k, kind in zip(keys, kinds, strict=True) if kind.value != "all"]
+        shown[:] = [e for e in examples if all(_value(e, k) == value for k, value in wanted)]
         number.max = max(len(shown), 1)
         number.value = 1
         show()
@@ -65,10 +68,15 @@ def browse(examples: Sequence[Example], key: str = "difficulty") -> Any:
     def show(_: Any = None) -> None:
         view.value = record_html(shown[number.value - 1]) if shown else "<p>none</p>"
 
-    kind.observe(select, "value")
+    for kind in kinds:
+        kind.observe(select, "value")
     number.observe(show, "value")
     select()
-    return ipywidgets.VBox([ipywidgets.HBox([kind, number]), view])
+    return ipywidgets.VBox([ipywidgets.HBox([*kinds, number], layout={"flex_flow": "row wrap"}), view])
+
+
+def _value(example: Example, key: str) -> str:
+    return example.task if key == "task" else str(example.extra.get(key, ""))
 
 
 def chat(loaded: Any, system: str = "", max_new_tokens: int = 80) -> Any:

@@ -1,9 +1,22 @@
 """Exercises: the reference passes, an empty stub never blocks, and each typical mistake is named."""
 
+import itertools
+import random
+
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
 
-from slmops_utils.classroom.exercises import EXERCISES, check
+from slmops_utils.classroom.exercises import EXERCISES, check, split_by_group
+
+COUNT = itertools.count()
+
+
+def share_of_groups(groups, share, seed):
+    names = sorted(set(groups))
+    random.Random(seed).shuffle(names)
+    held = names[: round(share * len(names))]
+    return [i for i, g in enumerate(groups) if g not in held], [i for i, g in enumerate(groups) if g in held]
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -30,6 +43,29 @@ def test_an_unfilled_stub_is_not_attempted_and_the_reference_takes_over(name, ca
         ("retention", lambda s, t: t / s, "teacher over student"),
         ("retention", lambda s, t: t - s, "difference"),
         ("retention", lambda s, t: min(1.0, s / t), "pass its teacher"),
+        ("split_by_group", lambda groups, share, seed: (groups[:70], groups[70:]), "not the names"),
+        ("split_by_group", lambda groups, share, seed: (list(range(100)), []), "empty"),
+        ("split_by_group", lambda groups, share, seed: (list(range(71)), list(range(70, 100))), "on both sides"),
+        ("split_by_group", lambda groups, share, seed: (list(range(60)), list(range(70, 100))), "neither"),
+        ("split_by_group", lambda groups, share, seed: (list(range(70)), list(range(70, 100))), "of 10 groups"),
+        ("split_by_group", lambda groups, share, seed: split_by_group(groups, share, seed)[::-1], "swapped"),
+        ("split_by_group", lambda groups, share, seed: split_by_group(groups, 0.5, seed), "30 rows"),
+        ("split_by_group", lambda groups, share, seed: split_by_group(groups, share, 0), "the seed changes nothing"),
+        ("split_by_group", lambda groups, share, seed: share_of_groups(groups, share, seed), "of the rows"),
+        ("split_by_group", lambda groups, share, seed: split_by_group(groups, share, next(COUNT)), "same seed"),
+        ("jaccard", lambda a, b: 2 * len(a & b) / (len(a) + len(b)), "Dice"),
+        ("jaccard", lambda a, b: len(a & b) / (len(a) + len(b)), "counted twice"),
+        ("jaccard", lambda a, b: len(a & b) / min(len(a), len(b)), "smaller"),
+        ("jaccard", lambda a, b: len(a & b) / len(a), "one of the sets"),
+        ("jaccard", lambda a, b: len(a & b), "counts what is shared"),
+        ("jaccard", lambda a, b: 1 - len(a & b) / len(a | b), "differ"),
+        ("jaccard", lambda a, b: len(a & b) / len(a | b), "divide by nought"),
+        ("macro_f1", lambda w, g: np.mean([x == y for x, y in zip(w, g, strict=True)]), "accuracy"),
+        ("macro_f1", lambda w, g: f1_score(w, g, average="weighted"), "weighted"),
+        ("macro_f1", lambda w, g: recall_score(w, g, average="macro"), "recall"),
+        ("macro_f1", lambda w, g: precision_score(w, g, average="macro"), "precision"),
+        ("macro_f1", lambda w, g: f1_score(w, g, average="macro", labels=sorted(set(g))), "leaving it out"),
+        ("macro_f1", lambda w, g: f1_score(w, g, average="macro"), "no label of the data"),
         ("plan_batches", lambda lengths, n: [list(range(n))], "no batch"),
         ("plan_batches", lambda lengths, n: [list(range(i, min(i + n, 9))) for i in range(0, 9, n)], "padding"),
         ("plan_batches", lambda lengths, n: [sorted(lengths)], "not their lengths"),

@@ -33,6 +33,18 @@ def test_browse_filters_by_key():
     assert "second" not in box.children[1].value
 
 
+def test_browse_filters_by_task_and_other_keys_together():
+    asked = [{"role": "user", "content": "second"}]
+    box = browse([hostile_example(), Example("b", "nli", asked, extra={"difficulty": "hard"})], ("task", "difficulty"))
+    task, difficulty = box.children[0].children[:2]
+    task.value = "nli"
+    assert "second" in box.children[1].value
+    difficulty.value = "easy"  # there is no such record
+    assert "none" in box.children[1].value
+    task.value = "all"
+    assert "onerror" in box.children[1].value
+
+
 def test_browse_of_nothing_does_not_fail():
     assert "none" in browse([]).children[1].value
 
