@@ -14,7 +14,7 @@ from ..synthesize.answer import Sampling, answer
 from ..tasks import few_shot, get_task
 from .measure import measure
 from .reference import reference_scores
-from .statistics import bootstrap, paired_difference, retention, verdict
+from .statistics import bootstrap, holm, paired_difference, retention, verdict
 
 ROLES = ("teacher", "untuned", "baseline", "student")
 
@@ -94,11 +94,13 @@ def evaluate(
 
 def _comparisons(scores: dict[str, list[float]], metric: str, seed: int) -> list[dict[str, Any]]:
     pairs = [("student", "baseline"), ("student", "untuned"), ("student", "teacher"), ("baseline", "untuned")]
-    return [
+    found = [
         {"a": a, "b": b, "metric": metric, **paired_difference(scores[a], scores[b], seed)}
         for a, b in pairs
         if a in scores and b in scores
     ]
+    corrected = holm([comparison["p_value"] for comparison in found])
+    return [comparison | {"p_corrected": p} for comparison, p in zip(found, corrected, strict=True)]
 
 
 def _retention(scores: dict[str, list[float]], seed: int) -> dict[str, Any] | None:

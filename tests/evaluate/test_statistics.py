@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
 from slmops_utils.evaluate import statistics
-from slmops_utils.evaluate.statistics import Score, bootstrap, paired_difference, retention, verdict
+from slmops_utils.evaluate.statistics import (
+    Score,
+    bootstrap,
+    holm,
+    paired_difference,
+    retention,
+    rows_needed,
+    verdict,
+)
 
 
 def mean(rows) -> float:
@@ -28,14 +36,14 @@ def draw(n: int, p: float, seed: int = 0) -> np.ndarray:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 5))
 def test_the_interval_holds_values_that_occur_and_is_decided_by_the_seed(rows, seed):
     score = bootstrap(rows, mean, seed)
-    assert min(rows) - 1e-9 <= score.low <= score.high <= max(rows) + 1e-9
+    assert 0 <= score.low <= score.value + 1e-9 and score.value - 1e-9 <= score.high <= 1
     assert score.value == pytest.approx(np.mean(rows))
     assert bootstrap(rows, mean, seed) == score
 
 
 def test_another_seed_draws_other_resamples():
     rows = np.random.default_rng(0).random(50)
-    assert bootstrap(rows, mean, seed=1) != bootstrap(rows, mean, seed=2)
+    assert bootstrap(rows, np.median, seed=1) != bootstrap(rows, np.median, seed=2)
 
 
 def test_the_interval_holds_the_score_and_narrows_as_the_root_of_n():
@@ -44,11 +52,6 @@ def test_the_interval_holds_the_score_and_narrows_as_the_root_of_n():
     widths = [s.high - s.low for s in scores]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.25)
     assert widths[1] / widths[2] == pytest.approx(2, rel=0.25)
-
-
-def test_the_interval_covers_the_true_score_about_as_often_as_it_says(fewer_resamples):
-    scores = [bootstrap(draw(200, 0.8, seed), np.ndarray.mean, seed) for seed in range(300)]
-    assert 0.90 <= np.mean([s.low <= 0.8 <= s.high for s in scores]) <= 0.98
 
 
 def test_rows_of_strings_are_resampled_in_pairs():
@@ -65,7 +68,10 @@ def test_a_score_reads_as_percentages():
 
 def test_identical_models_do_not_differ():
     rows = draw(100, 0.6)
-    assert paired_difference(rows, rows) == {"difference": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
+    same = paired_difference(rows, rows)
+    assert same["difference"] == 0 and same["p_value"] == 1
+    # a hundred rows without a disagreement leave room for a small one
+    assert same["ci95"] == [pytest.approx(-0.019, abs=0.001), pytest.approx(0.019, abs=0.001)]
 
 
 def test_a_large_gap_is_significant_and_has_the_sign_of_a_minus_b():
@@ -103,7 +109,8 @@ def test_the_p_value_is_small_by_chance_no_more_often_than_it_says(fewer_resampl
 
 def test_retention_is_one_for_identical_rows_and_none_for_a_teacher_of_nought():
     rows = draw(100, 0.6)
-    assert retention(rows, rows) == Score(1.0, 1.0, 1.0)
+    same = retention(rows, rows)
+    assert same.value == 1 and 0.95 < same.low < 1 < same.high < 1.05
     assert retention(rows, np.zeros(100)) is None
 
 
@@ -112,7 +119,7 @@ def test_retention_is_the_student_as_a_share_of_the_teacher():
     student = np.array([1.0] * 60 + [0.0] * 40)
     kept = retention(student, teacher)
     assert kept.value == pytest.approx(0.75) and 0.6 < kept.low < 0.75 < kept.high < 0.9
-    assert retention(np.zeros(100), teacher) == Score(0.0, 0.0, 0.0)
+    assert retention(np.zeros(100), teacher).value == 0
     assert retention(teacher, student).value > 1  # a student may pass its teacher
 
 
@@ -129,3 +136,22 @@ def test_retention_is_the_student_as_a_share_of_the_teacher():
 def test_the_verdict_claims_a_difference_only_where_the_interval_excludes_nought(interval, says):
     told = verdict({"a": "student", "b": "base", "difference": 0.05, "ci95": interval, "p_value": 0.0123})
     assert told.startswith(says)
+
+
+def test_several_p_values_are_corrected_step_by_step():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # Holm's own procedure, by hand
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
+
+
+def test_so_many_rows_show_the_difference_four_times_in_five():
+    needed = rows_needed(0.1, 0.2)
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(400):
+        draws = rng.random(needed)
+        won, lost = int((draws < 0.15).sum()), int((draws > 0.95).sum())  # 15 % and 5 %: a difference of 10 points
+        seen += binomtest(won, won + lost).pvalue < 0.05
+    assert 0.72 <= seen / 400 <= 0.88  # the exact test is a little less keen than the formula's
+    assert rows_needed(0.02, 0.1) > 1900
+    with pytest.raises(ValueError, match="disagreement"):
+        rows_needed(0.2, 0.1)
