@@ -45,6 +45,22 @@ def run_data(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_public(args: argparse.Namespace) -> int:
+    from .records import write_records
+    from .tasks.public_sets import get_public, load_public, table
+
+    if args.list or not args.name:
+        print(table())
+        return 0
+    public = get_public(args.name, args.split)
+    examples, counts = load_public(args.name, args.split, args.limit, args.folder, args.stream)
+    path = args.out or Path(f"{args.name}-{args.split}.jsonl")
+    print(f"{path}: {write_records(path, examples):,} {public.task} records; licence: {public.licence}")
+    for reason, rows in counts.items():
+        print(f"  {rows:,} rows {reason}")
+    return 0
+
+
 def run_correct(args: argparse.Namespace) -> int:
     from .distill.correct import TEACHER, correct
 
@@ -142,6 +158,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, default=Path("."))
     sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("public", run_public, "fetch a public data set by name and write it as records")
+    sub.add_argument("name", nargs="?", help="without one, the sets there are")
+    sub.add_argument("--list", action="store_true", help="every set: task, place, revision, splits, licence")
+    sub.add_argument("--split", default="train", help="train, validation or test")
+    sub.add_argument("--limit", type=int, help="so many records at most")
+    sub.add_argument("--from", dest="folder", type=Path, help="a copy of the set's repository on this disk")
+    sub.add_argument("--stream", action="store_true", help="fetch only the rows that are read, and cache nothing")
+    sub.add_argument("--out", type=Path, help="default: NAME-SPLIT.jsonl")
 
     sub = command("correct", run_correct, "fine-tune a teacher on labels with LoRA")
     sub.add_argument("--data", type=Path, nargs="+", required=True, help="labelled records")
