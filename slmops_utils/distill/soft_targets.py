@@ -16,7 +16,7 @@ from ..progress import progress_bar
 from .dataset import Row, collate
 from .losses import on_support
 from .shards import FORMAT, SoftTargetError, SoftTargets, start_folder, write_shard
-from .train import only_supervised
+from .supervised import only_supervised
 
 ROWS_PER_SHARD = 256
 
