@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..models.load import LoadedModel
+from .attention import AttentionMethod
 from .dataset import Row
+from .hidden import HiddenMethod
 from .losses import (
     Loss,
     cross_entropy,
@@ -30,7 +32,7 @@ from .supervised import Method, only_supervised
 from .train import TrainSettings
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_kl")
-METHODS = ("text", *DIVERGENCES)
+METHODS = ("text", *DIVERGENCES, "hidden", "attention")
 
 
 def divergence(settings: TrainSettings) -> Loss:
@@ -101,6 +103,10 @@ def make_method(
     check_method(settings, teacher)
     if teacher is None or settings.method == "text":
         return Method()
+    if settings.method == "hidden":
+        return HiddenMethod(teacher, student, settings)
+    if settings.method == "attention":
+        return AttentionMethod(teacher, student, settings)
     targets = make_soft_targets(
         teacher, rows, student.tokenizer, soft_targets, settings.temperature, settings.top_k, settings.batch_size
     )

@@ -11,18 +11,26 @@ from typing import Any
 from .dataset import IGNORED, Row, collate
 
 
-@contextlib.contextmanager
-def only_supervised(model: Any, labels: Any) -> Iterator[Any]:
-    """Within it, the model's logits have shape (supervised positions, vocabulary); yields their targets.
+def next_tokens(labels: Any) -> tuple[Any, Any]:
+    """(which positions predict a supervised token, the token each position predicts), both (batch, length).
 
     Position t predicts token t+1: the mask is the labels shifted left by one, so it moves with the logits. `labels`:
-    (batch, length), IGNORED where there is nothing to learn. The hook works on any architecture's output layer, and
-    the call still goes through `model.forward`, so autocast and DistributedDataParallel see it.
+    (batch, length), IGNORED where there is nothing to learn.
     """
     import torch
 
     targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    keep = targets != IGNORED
+    return targets != IGNORED, targets
+
+
+@contextlib.contextmanager
+def only_supervised(model: Any, labels: Any) -> Iterator[Any]:
+    """Within it, the model's logits have shape (supervised positions, vocabulary); yields their targets.
+
+    The hook works on any architecture's output layer, and
+    the call still goes through `model.forward`, so autocast and DistributedDataParallel see it.
+    """
+    keep, targets = next_tokens(labels)
     head = getattr(model, "module", model).get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
     try:
@@ -45,6 +53,7 @@ class Method:
     """How a batch is graded. This one: by its text, with cross-entropy. The others are its subclasses."""
 
     name = "text"
+    learned: Any = None  # a torch module that is trained beside the student and thrown away
     identity = ""  # whatever decides its grades besides settings and rows, a teacher's fingerprint say
 
     def collate(self, rows: Sequence[Row], pad_id: int) -> dict[str, Any]:

@@ -41,6 +41,9 @@ class TrainSettings:
     top_k: int = 32  # how many of the teacher's likeliest tokens are kept; the rest share one bucket
     beta: float = 0.5  # jsd and on_policy: towards 0 like forward_kl, towards 1 like reverse_kl
     skew: float = 0.1  # skewed_kl: how much of the teacher is mixed into the student
+    layer_map: str = ""  # hidden, attention: "0:0,5:29" pairs the student's layers with the teacher's; "": evenly
+    hidden_loss: str = "cosine"  # hidden: or "mse"
+    attention_loss: str = "values"  # attention: or "maps"
 
 
 @dataclass
@@ -68,6 +71,7 @@ def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) ->
 
 
 def _trainer_class() -> type:
+    import torch
     from transformers import Trainer
 
     class SupervisedTrainer(Trainer):
@@ -88,6 +92,17 @@ def _trainer_class() -> type:
             self.tokens_seen += int(inputs["attention_mask"].sum())
             # the gradients of processes are averaged, so each scales its share up again
             return loss * self.accelerator.num_processes / (num_items_in_batch or count)
+
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(output_dir, _internal_call)
+            if self.method.learned is not None and self.args.should_save:  # an adapter's checkpoint would lack it
+                folder = Path(str(output_dir or self.args.output_dir))
+                torch.save(self.method.learned.state_dict(), folder / "learned.pt")
+
+        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if self.method.learned is not None:
+                self.method.learned.load_state_dict(torch.load(Path(resume_from_checkpoint) / "learned.pt"))
 
         def _get_train_sampler(self, *_):
             return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed)
@@ -134,6 +149,8 @@ def train(
         lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear",
                           lora_dropout=0.0, task_type="CAUSAL_LM")  # fmt: skip
         model = loaded.model = get_peft_model(model, lora)
+    if method.learned is not None:
+        model.learned = method.learned.to(model.device)  # as a part of the model it is optimised and synchronised
     last = _last_checkpoint(checkpoints, run_hash)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -203,7 +220,11 @@ def train(
     trainer.method = method
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        if method.learned is not None:
+            del model.learned
     seconds = time.perf_counter() - started
     model.eval()
     return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses)
