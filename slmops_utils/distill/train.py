@@ -135,6 +135,8 @@ def train(
     settings = settings or TrainSettings()
     if not rows:
         raise ValueError("nothing to train on: no example had a usable answer or label (see generate's finish reasons)")
+    if silent := sum(row.supervised < 1 for row in rows):
+        raise ValueError(f"{silent:,} of {len(rows):,} rows have no token to train on: their prompt is all there is")
     method = method or Method()
     if method.name != settings.method:
         raise ValueError(f"the settings say method {settings.method!r}, but batches would be graded by {method.name!r}")
