@@ -13,11 +13,15 @@ IGNORED = -100  # torch's label for positions that take no part in the loss
 
 @dataclass(frozen=True)
 class Row:
-    """One training example: token ids, how many of them at the front are prompt, and the id of its record."""
+    """One training example: token ids, how many of them at the front are prompt, and the id of its record.
+
+    `weight` matters to step_by_step only.
+    """
 
     ids: list[int]
     prompt_length: int
     id: str = ""
+    weight: float = 1.0
 
     @property
     def supervised(self) -> int:

@@ -12,7 +12,8 @@ from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model
 from ..records import Example
 from .dataset import encode_rows
-from .methods import check_method, make_method
+from .methods import NEED_NO_TEACHER, check_method, make_method
+from .step_by_step import step_by_step_rows
 from .train import TrainSettings, train
 
 STUDENT = TrainSettings(epochs=4, batch_size=16, learning_rate=1e-3)
@@ -39,9 +40,12 @@ def distill(
     """
     check_method(settings, teacher)
     loaded = load_model(student, dtype=None) if isinstance(student, str) else student
-    rows, left_out = encode_rows(examples, loaded.tokenizer)
+    if settings.method == "step_by_step":
+        rows, left_out = step_by_step_rows(examples, loaded.tokenizer, settings.rationale_weight)
+    else:
+        rows, left_out = encode_rows(examples, loaded.tokenizer)
     held_out, _ = encode_rows(validation, loaded.tokenizer)
-    if settings.method == "text":
+    if settings.method in NEED_NO_TEACHER:
         teacher = None  # its answers are in the examples
     guide = load_model(teacher) if isinstance(teacher, str) else teacher
     method = make_method(settings, loaded, guide, rows, soft_targets or Path(out) / "soft_targets")

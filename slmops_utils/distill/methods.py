@@ -2,6 +2,10 @@
 
 text          cross-entropy on the text: the teacher's answers, or labels (works across tokenizers)
 forward_kl, reverse_kl, jsd, skewed_kl    against the teacher's soft targets, computed once
+hidden        against the teacher's hidden states, layer by layer
+attention     against how the teacher's positions attend or relate to each other
+on_policy     the student answers some rows itself, and the teacher grades every token of it live
+step_by_step  the text's label and its rationale as two tasks
 """
 
 from collections.abc import Sequence
@@ -26,13 +30,16 @@ from .losses import (
     softened,
     softened_loss,
 )
+from .on_policy import OnPolicyMethod
 from .shards import SoftTargets
 from .soft_targets import make_soft_targets
+from .step_by_step import StepByStepMethod
 from .supervised import Method, only_supervised
 from .train import TrainSettings
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_kl")
-METHODS = ("text", *DIVERGENCES, "hidden", "attention")
+METHODS = ("text", *DIVERGENCES, "hidden", "attention", "on_policy", "step_by_step")
+NEED_NO_TEACHER = ("text", "step_by_step")  # theirs has written its lessons already
 
 
 def divergence(settings: TrainSettings) -> Loss:
@@ -84,7 +91,7 @@ def check_method(settings: TrainSettings, teacher: Any) -> None:
     """Raises ValueError for an unknown method, or one that lacks its teacher."""
     if settings.method not in METHODS:
         raise ValueError(f"no method {settings.method!r}; there are {', '.join(METHODS)}")
-    if settings.method != "text" and teacher is None:
+    if settings.method not in NEED_NO_TEACHER and teacher is None:
         raise ValueError(f"method {settings.method!r} compares the student with a teacher: name one (--teacher)")
 
 
@@ -101,8 +108,12 @@ def make_method(
     cannot be compared, SoftTargetError for a folder that holds something else.
     """
     check_method(settings, teacher)
+    if settings.method == "step_by_step":
+        return StepByStepMethod()
     if teacher is None or settings.method == "text":
         return Method()
+    if settings.method == "on_policy":
+        return OnPolicyMethod(teacher, student, settings)
     if settings.method == "hidden":
         return HiddenMethod(teacher, student, settings)
     if settings.method == "attention":

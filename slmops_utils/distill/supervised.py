@@ -60,6 +60,10 @@ class Method:
         """The batch of some rows, as tensors."""
         return collate(rows, pad_id)
 
+    def before_step(self, model: Any, batches: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+        """The batches of one optimizer step, before any of them is graded or its tokens are counted."""
+        return batches
+
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[Any, int]:
         """The sum of the losses of every supervised token, and how many there are. It is never a mean: whoever calls
         divides once, by the supervised tokens of the whole optimizer step."""

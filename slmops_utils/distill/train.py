@@ -44,6 +44,10 @@ class TrainSettings:
     layer_map: str = ""  # hidden, attention: "0:0,5:29" pairs the student's layers with the teacher's; "": evenly
     hidden_loss: str = "cosine"  # hidden: or "mse"
     attention_loss: str = "values"  # attention: or "maps"
+    on_policy_share: float = 0.5  # on_policy: the share of rows the student answers itself
+    sampling_temperature: float = 1.0  # on_policy: how freely it does; the loss has its own temperature
+    sample_tokens: int = 64  # on_policy: the longest answer it may give
+    rationale_weight: float = 0.5  # step_by_step: of the rationale task, beside 1 of the label task
 
 
 @dataclass
@@ -92,6 +96,13 @@ def _trainer_class() -> type:
             self.tokens_seen += int(inputs["attention_mask"].sum())
             # the gradients of processes are averaged, so each scales its share up again
             return loss * self.accelerator.num_processes / (num_items_in_batch or count)
+
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+            changed = self.method.before_step(self.model, batches, self.state.global_step)
+            if changed is not batches:  # new answers have other lengths
+                count = self._get_num_items_in_batch(changed, device)
+            return changed, count
 
         def save_model(self, output_dir=None, _internal_call=False):
             super().save_model(output_dir, _internal_call)
