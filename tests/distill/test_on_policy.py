@@ -136,7 +136,9 @@ def test_a_step_is_divided_by_the_tokens_of_the_new_answers(tiny, student, rows,
         hook = register_optimizer_step_pre_hook(
             lambda *_: caught.append([p.grad.clone() for p in learner.model.parameters()])
         )
-        train(learner, rows, tmp_path / str(options), settings, method=made(learner, tiny, **options))
+        train(
+            learner, rows, tmp_path / str(options), settings, method=made(learner, tiny, on_policy_share=1.0, **options)
+        )
         hook.remove()
         return caught[0]
 
