@@ -102,7 +102,8 @@ def run_shrink(args: argparse.Namespace) -> int:
 def run_distill(args: argparse.Namespace) -> int:
     from .distill.distill import STUDENT, distill
 
-    _print(distill(args.student, _read_all(args.data), args.out, _settings(STUDENT, args)))
+    _print(distill(args.student, _read_all(args.data), args.out, _settings(STUDENT, args),
+                   teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
     return 0
 
 
@@ -199,6 +200,24 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--student", required=True)
     sub.add_argument("--data", type=Path, nargs="+", required=True)
     sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--method", help="text (default), forward_kl, reverse_kl, jsd, skewed_kl, hidden, attention, on_policy "
+                     "or step_by_step")  # fmt: skip
+    sub.add_argument("--teacher", help="a model name; every method but text compares the student with it")
+    sub.add_argument(
+        "--soft-targets", type=Path, help="where the teacher's log-probabilities are kept (OUT/soft_targets)"
+    )
+    sub.add_argument("--temperature", type=float, help="softens teacher and student alike")
+    sub.add_argument("--alpha", type=float, help="weight of the text's own tokens: 0 teacher only, 1 text only")
+    sub.add_argument("--top-k", type=int, help="how many of the teacher's likeliest tokens are kept")
+    sub.add_argument("--beta", type=float, help="jsd: towards 0 like forward_kl, towards 1 like reverse_kl")
+    sub.add_argument("--layer-map", help="hidden, attention: student:teacher layers, as in 0:0,5:29 (default: evenly)")
+    sub.add_argument("--hidden-loss", choices=("cosine", "mse"))
+    sub.add_argument("--attention-loss", choices=("values", "maps"))
+    sub.add_argument("--on-policy-share", type=float, help="on_policy: share of rows the student answers itself")
+    sub.add_argument("--sampling-temperature", type=float, help="on_policy: how freely it does")
+    sub.add_argument("--sample-tokens", type=int, help="on_policy: the longest answer it may give")
+    sub.add_argument("--rationale-weight", type=float, help="step_by_step: of rationales, beside 1 of labels")
+    sub.add_argument("--skew", type=float, help="skewed_kl: how much of the teacher is mixed into the student")
     training(sub)
 
     sub = command("evaluate", run_evaluate, "score models on the same test rows, with intervals and costs")

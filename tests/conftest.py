@@ -24,7 +24,17 @@ def embedded():
 
 
 @pytest.fixture(scope="session")
-def _tiny_parent(embedded):
+def whole_tokenizer():
+    """The embedded model's tokenizer, without the model."""
+    from transformers import AutoTokenizer
+
+    from slmops_utils.models.embedded import embedded_folder
+
+    return AutoTokenizer.from_pretrained(embedded_folder())
+
+
+@pytest.fixture(scope="session")
+def _tiny_parent(whole_tokenizer):
     """Two layers of width 64 with random weights and the real tokenizer's byte alphabet."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -36,7 +46,7 @@ def _tiny_parent(embedded):
         "Premise: the fee is £5. Hypothesis: the fee is £6.",
         "entailment neutral contradiction system user assistant",
     ]
-    tokenizer, kept = trim_tokenizer(embedded.tokenizer, texts)
+    tokenizer, kept = trim_tokenizer(whole_tokenizer, texts)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(kept), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,

@@ -220,6 +220,9 @@ def _record(split: str, number: int, row: dict) -> dict:
     }
     if split == "pool":
         del record["reference"]
-    if split in ("train", "validation"):  # how the label follows, in one sentence: written into the answer a teacher learns
+    if split in (
+        "train",
+        "validation",
+    ):  # how the label follows, in one sentence: written into the answer a teacher learns
         record["rationale"] = row["rationale"]
     return record

@@ -13,10 +13,20 @@ IGNORED = -100  # torch's label for positions that take no part in the loss
 
 @dataclass(frozen=True)
 class Row:
-    """One training example: token ids, and how many of them at the front are prompt."""
+    """One training example: token ids, how many of them at the front are prompt, and the id of its record.
+
+    `weight` matters to step_by_step only.
+    """
 
     ids: list[int]
     prompt_length: int
+    id: str = ""
+    weight: float = 1.0
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens are trained on. The first of all follows nothing, so nothing predicts it."""
+        return len(self.ids) - max(self.prompt_length, 1)
 
 
 def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
@@ -61,7 +71,7 @@ def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1
         prompt = encode_prompt(tokenizer, get_task(example.task).prompt(example))
         answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         if len(prompt) + len(answer) <= max_length:
-            rows.append(Row(prompt + answer, len(prompt)))
+            rows.append(Row(prompt + answer, len(prompt), example.id))
     return rows, len(examples) - len(rows)
 
 

@@ -1,4 +1,4 @@
-"""Train a carved student on what its teacher wrote."""
+"""Train a carved student on what its teacher wrote, and on what the teacher thinks of every token of it."""
 
 import datetime
 import json
@@ -12,6 +12,8 @@ from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model
 from ..records import Example
 from .dataset import encode_rows
+from .methods import NEED_NO_TEACHER, check_method, make_method
+from .step_by_step import step_by_step_rows
 from .train import TrainSettings, train
 
 STUDENT = TrainSettings(epochs=4, batch_size=16, learning_rate=1e-3)
@@ -25,21 +27,35 @@ def distill(
     validation: Sequence[Example] = (),
     validation_every: int = 0,
     on_log: Any = None,
+    teacher: str | LoadedModel | None = None,
+    soft_targets: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a student on examples that carry a teacher's response, or else a label, and save it as a model folder.
 
     Trained on labels alone this gives the baseline; with the teacher's answers to a pool added, the distilled student.
+    `settings.method` says what it is graded by (see methods.py). Every method but 'text' needs the `teacher` itself; what
+    that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
+    and runs with the same rows, tokenizer, temperature and k.
     Returns what was done, which is also written to `out`/distill.json.
     """
+    check_method(settings, teacher)
     loaded = load_model(student, dtype=None) if isinstance(student, str) else student
-    rows, left_out = encode_rows(examples, loaded.tokenizer)
+    if settings.method == "step_by_step":
+        rows, left_out = step_by_step_rows(examples, loaded.tokenizer, settings.rationale_weight)
+    else:
+        rows, left_out = encode_rows(examples, loaded.tokenizer)
     held_out, _ = encode_rows(validation, loaded.tokenizer)
-    result = train(loaded, rows, out, settings, held_out, validation_every, on_log)
+    if settings.method in NEED_NO_TEACHER:
+        teacher = None  # its answers are in the examples
+    guide = load_model(teacher) if isinstance(teacher, str) else teacher
+    method = make_method(settings, loaded, guide, rows, soft_targets or Path(out) / "soft_targets")
+    result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method)
     if settings.lora_rank:
         loaded.model = loaded.model.merge_and_unload()
     save(loaded, str(out))
     report = {
         "student": loaded.name,
+        "teacher": guide.name if guide else None,
         "rows": len(rows),
         "left_out": left_out,
         "settings": asdict(settings),

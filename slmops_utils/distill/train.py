@@ -1,23 +1,23 @@
-"""Train a student with transformers.Trainer, computing logits only where there is something to learn.
+"""Train a student with transformers.Trainer: checkpoints, resuming, distributed training and logging are its own.
 
-The output layer is the widest of a small model, and most positions are prompt. A hook on it drops every position
-without a label first, so the step costs what its answers cost. Everything else (checkpoints, resuming, distributed
-training, logging) is the Trainer's own.
+What is ours: the loss is a method's (see supervised.py), computed only where there is something to learn, and averaged
+over the supervised tokens of the whole optimizer step.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..models.load import LoadedModel, weights_fingerprint
 from ..progress import in_notebook, progress_bar
-from .dataset import IGNORED, LengthGroupedSampler, Row, collate
+from .dataset import LengthGroupedSampler, Row, collate
+from .supervised import Method, supervised_loss
+from .supervised import only_supervised as only_supervised  # notebooks take it from here
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,19 @@ class TrainSettings:
     lora_rank: int = 0  # 0 trains every weight
     lora_alpha: int = 32
     save_steps: int = 100
+    method: str = "text"  # what the student is graded by, see methods.py; those below matter to some methods only
+    alpha: float = 0.5  # the weight of the text's own tokens beside the teacher; 0: teacher only, 1: text only
+    temperature: float = 1.0  # softens teacher and student alike
+    top_k: int = 32  # how many of the teacher's likeliest tokens are kept; the rest share one bucket
+    beta: float = 0.5  # jsd and on_policy: towards 0 like forward_kl, towards 1 like reverse_kl
+    skew: float = 0.1  # skewed_kl: how much of the teacher is mixed into the student
+    layer_map: str = ""  # hidden, attention: "0:0,5:29" pairs the student's layers with the teacher's; "": evenly
+    hidden_loss: str = "cosine"  # hidden: or "mse"
+    attention_loss: str = "values"  # attention: or "maps"
+    on_policy_share: float = 0.5  # on_policy: the share of rows the student answers itself
+    sampling_temperature: float = 1.0  # on_policy: how freely it does; the loss has its own temperature
+    sample_tokens: int = 64  # on_policy: the longest answer it may give
+    rationale_weight: float = 0.5  # step_by_step: of the rationale task, beside 1 of the label task
 
 
 @dataclass
@@ -45,36 +58,6 @@ class TrainResult:
     seconds: float
     tokens_per_s: float
     losses: list[dict[str, float]]  # {"step", "loss"} and {"step", "validation_loss"}
-
-
-@contextlib.contextmanager
-def only_supervised(model: Any, labels: Any) -> Iterator[Any]:
-    """Within it, the model's logits have shape (supervised positions, vocabulary); yields their targets.
-
-    Position t predicts token t+1: the mask is the labels shifted left by one, so it moves with the logits. `labels`:
-    (batch, length), IGNORED where there is nothing to learn. The hook works on any architecture's output layer, and
-    the call still goes through `model.forward`, so autocast and DistributedDataParallel see it.
-    """
-    import torch
-
-    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    keep = targets != IGNORED
-    head = getattr(model, "module", model).get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
-    try:
-        yield targets[keep]
-    finally:
-        hook.remove()
-
-
-def supervised_loss(model: Any, batch: dict[str, Any]) -> tuple[Any, int]:
-    """The sum of the cross-entropies of every supervised token, and how many there are."""
-    import torch
-
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    with only_supervised(model, batch["labels"]) as targets:
-        logits = model(**inputs, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), targets.numel()
 
 
 def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) -> float:
@@ -92,6 +75,7 @@ def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) ->
 
 
 def _trainer_class() -> type:
+    import torch
     from transformers import Trainer
 
     class SupervisedTrainer(Trainer):
@@ -99,6 +83,7 @@ def _trainer_class() -> type:
         accumulation changes the gradient."""
 
         lengths: Sequence[int] = ()
+        method = Method()
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
@@ -107,10 +92,28 @@ def _trainer_class() -> type:
             self.tokens_seen = 0
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss, count = supervised_loss(model, inputs)
+            loss, count = self.method.loss(model, inputs)
             self.tokens_seen += int(inputs["attention_mask"].sum())
             # the gradients of processes are averaged, so each scales its share up again
             return loss * self.accelerator.num_processes / (num_items_in_batch or count)
+
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+            changed = self.method.before_step(self.model, batches, self.state.global_step)
+            if changed is not batches:  # new answers have other lengths
+                count = self._get_num_items_in_batch(changed, device)
+            return changed, count
+
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(output_dir, _internal_call)
+            if self.method.learned is not None and self.args.should_save:  # an adapter's checkpoint would lack it
+                folder = Path(str(output_dir or self.args.output_dir))
+                torch.save(self.method.learned.state_dict(), folder / "learned.pt")
+
+        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if self.method.learned is not None:
+                self.method.learned.load_state_dict(torch.load(Path(resume_from_checkpoint) / "learned.pt"))
 
         def _get_train_sampler(self, *_):
             return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed)
@@ -127,13 +130,16 @@ def train(
     validation_every: int = 0,
     on_log: Any = None,
     stop_after: int | None = None,
+    method: Method | None = None,
 ) -> TrainResult:
     """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
-    called again without it, the run goes on from its last checkpoint. `on_log(values)` is called with each logged loss. The model is trained in float32, under bfloat16 autocast
-    where `loaded.dtype` says so. Raises ValueError when there is nothing to train on.
+    called again without it, the run goes on from its last checkpoint. `method` is what batches are graded by: None for
+    text, else what methods.make_method gives for `settings.method`. `on_log(values)` is called with each logged loss. The
+    model is trained in float32, under bfloat16 autocast where `loaded.dtype` says so. Raises ValueError when there is
+    nothing to train on, or the method is not the settings'.
     """
     import torch
     from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -143,17 +149,24 @@ def train(
     settings = settings or TrainSettings()
     if not rows:
         raise ValueError("nothing to train on: no example had a usable answer or label (see generate's finish reasons)")
+    if silent := sum(row.supervised < 1 for row in rows):
+        raise ValueError(f"{silent:,} of {len(rows):,} rows have no token to train on: their prompt is all there is")
+    method = method or Method()
+    if method.name != settings.method:
+        raise ValueError(f"the settings say method {settings.method!r}, but batches would be graded by {method.name!r}")
     logging.set_verbosity_error()
     checkpoints = Path(out) / "checkpoints"
     set_seed(settings.seed)
     model = loaded.model.float()
-    run_hash = _run_hash(loaded, settings, rows)
+    run_hash = _run_hash(loaded, settings, rows, method)
     if settings.lora_rank:
         from peft import LoraConfig, get_peft_model
 
         lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear",
                           lora_dropout=0.0, task_type="CAUSAL_LM")  # fmt: skip
         model = loaded.model = get_peft_model(model, lora)
+    if method.learned is not None:
+        model.learned = method.learned.to(model.device)  # as a part of the model it is optimised and synchronised
     last = _last_checkpoint(checkpoints, run_hash)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -217,21 +230,30 @@ def train(
         model=model,
         args=arguments,
         train_dataset=list(rows),
-        data_collator=lambda batch: collate(batch, loaded.tokenizer.pad_token_id),
+        data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
         callbacks=[Watch()],
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
+    trainer.method = method
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        if method.learned is not None:
+            del model.learned
     seconds = time.perf_counter() - started
     model.eval()
     return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses)
 
 
-def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row]) -> str:
-    start = [weights_fingerprint(loaded.model), loaded.dtype]  # another start is another run, even with equal rows
+def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row], method: Method) -> str:
+    start = [
+        weights_fingerprint(loaded.model),
+        loaded.dtype,
+        method.identity,
+    ]  # another start is another run, even with equal rows
     ingredients = json.dumps([start, asdict(settings), [[row.prompt_length, *row.ids] for row in rows]])
     return hashlib.sha256(ingredients.encode()).hexdigest()[:16]
 

@@ -50,10 +50,10 @@ def keep_tokens(model: Any, kept_ids: Sequence[int], tokenizer: Any) -> Any:
     rows = torch.as_tensor(kept_ids, device=model.device)
     tied = model.config.tie_word_embeddings
     old_in, old_out = model.get_input_embeddings(), model.get_output_embeddings()
-    new_in = torch.nn.Embedding(len(kept_ids), old_in.embedding_dim, device=model.device, dtype=old_in.weight.dtype)
-    new_in.weight.data.copy_(old_in.weight.data[rows])
-    model.set_input_embeddings(new_in)
-    old_out.weight = new_in.weight if tied else torch.nn.Parameter(old_out.weight.data[rows].clone())
+    # the module stays: some architectures (Gemma) scale what they look up, and a plain Embedding would not
+    old_in.weight = torch.nn.Parameter(old_in.weight.data[rows].clone())
+    old_in.num_embeddings, old_in.padding_idx = len(kept_ids), None
+    old_out.weight = old_in.weight if tied else torch.nn.Parameter(old_out.weight.data[rows].clone())
     if old_out.bias is not None:
         old_out.bias = torch.nn.Parameter(old_out.bias.data[rows].clone())
     old_out.out_features = len(kept_ids)
