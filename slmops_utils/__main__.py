@@ -33,13 +33,21 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 def run_data(args: argparse.Namespace) -> int:
     from .records import write_records
-    from .tasks.convert import convert_csv
+    from .tasks.convert import COLUMNS, convert
 
-    if args.input.suffix == ".jsonl":
+    columns = {role: getattr(args, role) for role in COLUMNS if getattr(args, role)}
+    if args.input.suffix == ".jsonl" and not args.task and not columns:
         print(f"{args.input}: {len(_read_all([args.input])):,} good records")
         return 0
-    counts = {name: int(number) for name, number in (item.split("=") for item in args.split)}
-    for split, examples in convert_csv(args.input, args.text, args.label, counts, args.seed).items():
+    counts = {}
+    for item in args.split:
+        name, _, number = item.partition("=")
+        if not name or not number.removeprefix("-").isdecimal():
+            raise ValueError(f"--split takes name=rows, such as train=400 or pool=-1, not {item!r}")
+        counts[name] = int(number)
+        if (args.out / f"{name}.jsonl").resolve() == args.input.resolve():
+            raise ValueError(f"{args.input} would be written over; name another folder with --out")
+    for split, examples in convert(args.input, args.task or "nli", columns, counts, args.seed).items():
         path = args.out / f"{split}.jsonl"
         print(f"{path}: {write_records(path, examples):,} records")
     return 0
@@ -130,6 +138,8 @@ def run_course(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from .tasks.convert import COLUMNS
+
     parser = argparse.ArgumentParser(
         prog="python -m slmops_utils", description="Distil a large model into a small one."
     )
@@ -147,10 +157,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     command("doctor", run_doctor, "say what this machine is, what it will use, and whether everything is in place")
 
-    sub = command("data", run_data, "check a JSONL file, or convert a CSV of texts and labels into records")
-    sub.add_argument("input", type=Path, help="a .jsonl file to check, or a .csv file to convert")
-    sub.add_argument("--text", default="text", help="the column that holds the text")
-    sub.add_argument("--label", default="label", help="the column that holds the label")
+    sub = command("data", run_data, "check a file of records, or convert a table of your own into records")
+    sub.add_argument(
+        "input", type=Path, help="records to check (.jsonl); or a .jsonl, .csv or `datasets` folder to convert"
+    )
+    sub.add_argument("--task", help="convert into records of this task: nli, qa, math, conversation, summarization")
+    for role, holds in COLUMNS.items():
+        sub.add_argument(f"--{role}", metavar="COLUMN", help=f"the column with {holds}")
     sub.add_argument(
         "--split",
         nargs="+",
