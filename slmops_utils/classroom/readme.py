@@ -26,9 +26,39 @@ def _cell(score: dict[str, Any]) -> str:
     return f"{100 * score['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
+WAYS = ("zero-shot", "few-shot", "corrected")
+
+
+def teacher_block(folder: Path) -> str:
+    """How far the teacher can be trusted: its recorded scores per task, beside what needs no model at all."""
+    lines, dates = [], set()
+    for task in MODULES:
+        found = {way: folder / f"teacher_{task}_{way}.json" for way in WAYS}
+        runs = {way: json.loads(p.read_text(encoding="utf-8")) for way, p in found.items() if p.exists()}
+        if not runs:
+            continue
+        last = list(runs.values())[-1]
+        metric = next(iter(last["rows"][0]["metrics"]))
+        cells = [f"{_cell(runs[way]['rows'][0]['metrics'][metric])}" if way in runs else "" for way in WAYS]
+        known = {name: scores[metric] for name, scores in last["reference_rows"].items()}
+        best = max(known, key=lambda name: known[name]["value"], default=None)
+        dates |= {run["date"] for run in runs.values()}
+        lines.append(
+            f"| {task}, {metric} | {last['n_test']} | {f'{best}: {_cell(known[best])}' if best else ''} | {' | '.join(cells)} |\n"
+        )
+    if not lines:
+        return ""
+    return (
+        f"**The teacher, test** (95 % intervals; recorded {' and '.join(sorted(dates))})\n\n"
+        f"| task and score | rows | without a model | {' | '.join(WAYS)} |\n|---|---|---|---|---|---|\n"
+        + "".join(lines)
+        + "\n"
+    )
+
+
 def results_block(folder: Path) -> str:
     """The Markdown between the markers: a table for each recorded comparison, its hardware and what its tests say."""
-    parts = []
+    parts = [block] if (block := teacher_block(folder)) else []
     for name, results in load_results(folder):
         metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
         parts.append(

@@ -51,6 +51,7 @@ def correct(
         "rows": len(rows),
         "left_out": left_out,
         "settings": asdict(settings),
+        "stopped_after": stop_after,
         "steps": result.steps,
         "seconds": round(result.seconds),
         "tokens_per_s": round(result.tokens_per_s),
