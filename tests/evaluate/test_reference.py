@@ -69,7 +69,9 @@ def test_a_gold_reply_as_last_turn_and_a_missing_article_change_nothing():
 def test_conversations_are_scored_without_any_training_rows():
     test = [conversation("For how many seconds do I switch the box off?"), conversation("What is the fee?")]
     scores = reference_scores([], test)
-    assert scores == {"closest article sentence (TF-IDF)": {"resolved": [1.0, 0.0], "required_facts": [1.0, 0.0]}}
+    (closest,) = scores.values()
+    assert list(scores) == ["closest article sentence (TF-IDF)"]
+    assert closest["resolved"] == closest["required_facts"] == [1.0, 0.0]
 
 
 QUESTION = "For how many seconds do I switch the box off?"
