@@ -54,6 +54,8 @@ def run_correct(args: argparse.Namespace) -> int:
 
 def run_generate(args: argparse.Namespace) -> int:
     from .synthesize.answer import Sampling
+    from .synthesize.budget import Caps
+    from .synthesize.endpoint import Network
     from .synthesize.generate import generate_file
     from .tasks import get_task
 
@@ -61,8 +63,15 @@ def run_generate(args: argparse.Namespace) -> int:
     sampling = Sampling(
         args.max_new_tokens or get_task(first.task).max_new_tokens, args.temperature, args.top_p, args.seed
     )
-    _print(generate_file(args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size))
-    return 0
+    report = generate_file(
+        args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size,
+        caps=Caps(args.max_dollars, args.max_tokens, args.max_requests),
+        network=Network(args.concurrency, seconds=args.timeout, success_ratio=args.success_ratio), price=args.price,
+    )  # fmt: skip
+    _print(report)
+    if report.get("ended_early"):
+        print(f"ended early: {report['ended_early']}. The same command goes on from here.", file=sys.stderr)
+    return int(bool(report.get("ended_early")))
 
 
 def run_shrink(args: argparse.Namespace) -> int:
@@ -159,6 +168,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-new-tokens", type=int)
     sub.add_argument("--batch-size", type=int, default=32)
     sub.add_argument("--seed", type=int, default=0)
+    over = sub.add_argument_group(
+        "a teacher over the network, --teacher endpoint:MODEL@PRESET or endpoint:MODEL@http://…"
+    )
+    over.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens")
+    over.add_argument("--max-dollars", type=float, help="the most this journal may spend, over all runs")
+    over.add_argument("--max-tokens", type=int)
+    over.add_argument("--max-requests", type=int)
+    over.add_argument("--concurrency", type=int, default=8)
+    over.add_argument("--timeout", type=float, default=120.0, help="seconds for one attempt")
+    over.add_argument("--success-ratio", type=float, default=0.7, help="stop when fewer calls succeed")
 
     sub = command("shrink", run_shrink, "carve a student out of a teacher: fewer layers, a smaller vocabulary")
     sub.add_argument("--model", required=True)
