@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from .presets import Price
 
 
-class BudgetSpent(RuntimeError):
-    """The next request might go over a cap; the message says which."""
-
-
 @dataclass
 class Bill:
     """What has been spent. Requests whose outcome is unknown count with all they may have cost."""
@@ -40,8 +36,9 @@ class Caps:
 
 
 def most_tokens(prompt: list[dict[str, str]]) -> int:
-    """No tokenizer makes more tokens than there are bytes; 16 more for each message's frame."""
-    return sum(len(message["content"].encode()) + 16 for message in prompt)
+    """No tokenizer makes more tokens than there are bytes; 16 more for each message's frame, and 64 for the system
+    message that some servers put before a chat that has none."""
+    return 64 + sum(len(message["content"].encode()) + 16 for message in prompt)
 
 
 class Budget:
@@ -57,6 +54,11 @@ class Budget:
             )
         self.caps, self.price, self.bill = caps, price, bill
         self.held = Bill()
+        self.overrun = 0  # tokens a server counted beyond what one request could use
+
+    @property
+    def capped(self) -> bool:
+        return self.caps != Caps()
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         return self.price.cost(prompt_tokens, completion_tokens) if self.price else 0.0
@@ -76,12 +78,15 @@ class Budget:
         held.add(prompt_tokens, completion_tokens, dollars)
         return None
 
-    def settle(self, reserved: tuple[int, int], used: tuple[int, int]) -> float:
+    def settle(self, reserved: tuple[int, int], used: tuple[int, int], sent: bool = True) -> float:
         """Give back what was set aside and book what was used; returns its price in dollars."""
         self.held.requests -= 1
         self.held.prompt_tokens -= reserved[0]
         self.held.completion_tokens -= reserved[1]
         self.held.dollars = max(self.held.dollars - self.cost(*reserved), 0.0)
+        if not sent:
+            return 0.0
+        self.overrun = max(self.overrun, used[0] - reserved[0], used[1] - reserved[1])
         dollars = self.cost(*used)
         self.bill.add(*used, dollars)
         return dollars

@@ -5,7 +5,7 @@ may have been billed for. Only a whole, non-empty answer becomes an entry that a
 """
 
 import asyncio
-import email.utils
+import contextlib
 import random
 import threading
 import time
@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .answer import Prompt, Sampling
-from .budget import Bill, Budget, BudgetSpent, Caps, most_tokens
+from .budget import Bill, Budget, Caps, most_tokens
 from .journal import Journal
+from .pace import LOOK_AGAIN, Pace, retry_after
 from .presets import Endpoint
 
 MOST_BYTES = 4_000_000  # no honest answer is longer
+TOO_LONG = f"the answer is longer than {MOST_BYTES:,} bytes"
+SYNC_EVERY = 0.25  # seconds between waits for the disk
+MOST_THROTTLED = 20  # times one row is told to slow down before it is given up
 ENOUGH_TO_JUDGE = 20  # finished rows before the success ratio means anything
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 FATAL = {401: "the key was refused", 403: "the key may not do this", 404: "no such model or address",
@@ -49,30 +53,38 @@ class Tally:
 
 
 class _Failure(Exception):
-    """One attempt failed. `billed` is False when the server surely charged nothing."""
+    """One attempt failed. `used` are the tokens it was billed for, None where that is unknown."""
 
-    def __init__(self, reason: str, again: bool = True, wait: float | None = None, billed: bool = True):
+    def __init__(
+        self,
+        reason: str,
+        again: bool = True,
+        wait: float | None = None,
+        used: tuple[int, int] | None = None,
+        stops: bool = False,
+        throttled: bool = False,
+    ):
         super().__init__(reason)
-        self.reason, self.again, self.wait, self.billed = reason, again, wait, billed
+        self.reason, self.again, self.wait, self.used = reason, again, wait, used
+        self.stops, self.throttled = stops, throttled  # ends the whole run; was only told to slow down
 
 
-class _Stop(Exception):
-    """The whole run must end; the message says why."""
+def spent_before(book: Journal, cost: Callable[[int, int], float]) -> tuple[Bill, str | None]:
+    """What the runs that wrote this journal spent, and the model that answered last.
 
-
-def spent_before(book: Journal, cost: Callable[[int, int], float]) -> Bill:
-    """What the runs that wrote this journal spent; attempts without an outcome count with all they may have cost."""
-    bill, sent = Bill(), {}
-    for key, entry in book.entries.items():
+    Attempts without an outcome count with all they may have cost: the server may have billed them.
+    """
+    bill, sent, served = Bill(), {}, None
+    for key, entry in book.items():
         if "sent" in entry:
             sent[key] = entry["sent"]
-    for entry in book.entries.values():
-        if "settles" in entry:
+        elif "settles" in entry:
             sent.pop(entry["settles"], None)
             bill.add(entry["prompt_tokens"], entry["completion_tokens"], entry["dollars"])
+            served = entry.get("served_model") or served
     for prompt_tokens, completion_tokens in sent.values():
         bill.add(prompt_tokens, completion_tokens, cost(prompt_tokens, completion_tokens))
-    return bill
+    return bill, served
 
 
 def ask_endpoint(
@@ -122,110 +134,148 @@ class _Run:
         self.endpoint, self.prompts, self.keys, self.book = endpoint, prompts, keys, book
         self.sampling, self.network = sampling, network
         price = endpoint.price
-        self.budget = Budget(caps, price, spent_before(book, price.cost if price else lambda *_: 0.0))
-        self.tally = Tally(self.budget.bill)
-        self.todo = [i for i, key in enumerate(keys) if key not in book.entries]
-        self.number = len(book.entries)
-        served = [e["served_model"] for e in book.entries.values() if e.get("served_model")]
-        self.served: str | None = served[-1] if served else None
-        self.not_before = 0.0
+        bill, self.served = spent_before(book, price.cost if price else lambda *_: 0.0)
+        self.budget, self.tally = Budget(caps, price, bill), Tally(bill)
+        self.todo = [i for i, key in enumerate(keys) if key not in book]
+        self.number = len(book)  # no earlier attempt has a higher one: each wrote a line of its own
+        self.pace = Pace(network.longest_wait)
         self.task: asyncio.Task | None = None
-        self.unwritten: list[dict[str, Any]] = []
+        self.new = 0  # answers since progress was last shown
 
     def interrupt(self) -> None:
         if self.task:
             self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
-    async def all(self, on_progress: Callable[[int, Bill], None]) -> None:
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    def stop(self, reason: str) -> None:
+        """Send nothing more. What is in flight is paid for, so it is waited for and kept."""
+        self.tally.stopped = self.tally.stopped or reason
+        self.stopping.set()
+        self.first_is_back.set()
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than the run lasts."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+
+    async def all(self, on_progress: Callable[[int, Bill], None]) -> None:
         self.task, self.settled = asyncio.current_task(), asyncio.Condition()
-        http = DefaultAsyncHttpxClient(
-            transport=_capped_transport(self.network.concurrency), follow_redirects=False, timeout=self.network.seconds
-        )
-        client = AsyncOpenAI(
-            api_key=self.endpoint.key(), base_url=self.endpoint.base_url, max_retries=0, http_client=http
-        )
+        self.stopping, self.first_is_back = asyncio.Event(), asyncio.Event()
+        client = _client(self.endpoint, self.network)
         rows: Iterator[int] = iter(self.todo)
-        writer = asyncio.create_task(self._write_now_and_then(on_progress))
+        writer = asyncio.create_task(self._sync_now_and_then(on_progress))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.network.concurrency, len(self.todo))):
-                    group.create_task(self._work(client, rows))
-        except* (_Stop, BudgetSpent) as stops:
-            self.tally.stopped = str(stops.exceptions[0])
+                for number in range(min(self.network.concurrency, len(self.todo))):
+                    group.create_task(self._work(client, rows, first=number == 0))
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
-            self._write(on_progress)
+            self._sync(on_progress)
             await client.close()
 
-    async def _work(self, client: Any, rows: Iterator[int]) -> None:
-        for index in rows:  # one iterator for all workers
-            for attempt in range(1, self.network.attempts + 1):
-                try:
-                    await self._attempt(client, index)
-                    self.tally.answered += 1
-                    break
-                except _Failure as failure:
-                    if not failure.again or attempt == self.network.attempts:
-                        self.tally.failures[failure.reason] += 1
-                        break
-                    wait = min(self.network.first_wait * 2 ** (attempt - 1), self.network.longest_wait)
-                    await asyncio.sleep(failure.wait if failure.wait is not None else wait * random.uniform(0.5, 1.0))
+    async def _work(self, client: Any, rows: Iterator[int], first: bool) -> None:
+        if not first:
+            # one request goes ahead: a wrong key or address is then one failed call, and the limits are known
+            await self.first_is_back.wait()
+        while not self.stopping.is_set() and (index := next(rows, None)) is not None:
+            await self._row(client, index)
             self._judge()
+
+    async def _row(self, client: Any, index: int) -> None:
+        """Ask one row until it is answered or given up."""
+        failed = throttled = 0
+        while not self.stopping.is_set():
+            try:
+                if await self._attempt(client, index):
+                    self.tally.answered += 1
+                return
+            except _Failure as failure:
+                throttled += failure.throttled
+                failed += not failure.throttled
+                if failure.stops:
+                    self.stop(failure.reason)
+                if not failure.again or failed >= self.network.attempts or throttled >= MOST_THROTTLED:
+                    self.tally.failures[failure.reason] += 1
+                    return
+                wait = min(self.network.first_wait * 2 ** (failed + throttled - 1), self.network.longest_wait)
+                wait = failure.wait if failure.wait is not None else wait
+                if failure.throttled:
+                    self.pace.hold(wait)  # the others would only be told the same
+                # half of a back-off is random, or all that failed together would come back together
+                await self.sleep(wait * random.uniform(1.0, 1.2) if failure.wait else wait * random.uniform(0.5, 1.0))
 
     def _judge(self) -> None:
         failed = sum(self.tally.failures.values())
         done = failed + self.tally.answered
         if done >= min(ENOUGH_TO_JUDGE, len(self.todo)) and self.tally.answered < self.network.success_ratio * done:
             reason, count = self.tally.failures.most_common(1)[0]
-            raise _Stop(
+            self.stop(
                 f"only {self.tally.answered} of {done} calls succeeded, less than {self.network.success_ratio:.0%}; "
                 f"most often ({count}): {reason}"
             )
 
-    async def _attempt(self, client: Any, index: int) -> None:
-        """One request: set aside, journal, send, settle, journal. Raises _Failure or _Stop."""
-        while (wait := self.not_before - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+    async def _attempt(self, client: Any, index: int) -> bool:
+        """One request: set aside, journal, send, settle, journal. Raises _Failure; False when the run stopped first."""
         prompt, key = self.prompts[index], self.keys[index]
         reserved = (most_tokens(prompt), self.sampling.max_new_tokens)
-        await self._reserve(reserved)
+        if not await self._reserve(reserved):
+            return False
         self.number += 1
         sent = f"{key}#{self.number}"
-        self.book.append([{"key": sent, "sent": reserved}], sync=False)
-        entry: dict[str, Any] = {"settles": sent}
-        used, started = reserved, time.perf_counter()
+        entry: dict[str, Any] = {"key": f"{sent}!", "settles": sent}
+        used, started = (0, 0), time.perf_counter()
         try:
-            answer, used = await self._send(client, prompt)
+            expected = reserved[0] // 4 + reserved[1]  # four bytes a token: what a server's own limit counts
+            while (wait := self.pace.wait(expected)) > 0:
+                await self.sleep(min(wait, LOOK_AGAIN))
+                if self.stopping.is_set():
+                    return False
+            self.book.append([{"key": sent, "sent": reserved}], sync=False)
+            used, started = reserved, time.perf_counter()  # until the outcome is known
+            self.pace.leave(expected)
+            try:
+                answer, known = await self._send(client, prompt)
+            finally:
+                self.pace.back(expected)
+                self.first_is_back.set()
+            used = known or reserved
             entry |= {"key": key, **answer}
+            return True
         except _Failure as failure:
-            used = used if failure.billed else (0, 0)
-            entry |= {"key": f"{sent}!", "failure": failure.reason}
-            raise
-        except _Stop as stop:
-            used = (0, 0)
-            entry |= {"key": f"{sent}!", "failure": str(stop)}
+            used = reserved if failure.used is None else failure.used
+            entry["failure"] = failure.reason
             raise
         except BaseException as error:  # cancelled in flight: the outcome is unknown
-            entry |= {"key": f"{sent}!", "failure": type(error).__name__}
+            entry["failure"] = type(error).__name__
             raise
         finally:
-            dollars = self.budget.settle(reserved, used)
-            entry |= {"prompt_tokens": used[0], "completion_tokens": used[1], "dollars": dollars}
-            self.unwritten.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
+            dollars = self.budget.settle(reserved, used, sent in self.book)
+            if sent in self.book:
+                entry |= {"prompt_tokens": used[0], "completion_tokens": used[1], "dollars": dollars}
+                self.book.append([entry | {"seconds": round(time.perf_counter() - started, 3)}], sync=False)
+                self.new += "text" in entry
+            if self.budget.overrun and self.budget.capped:
+                self.stop(
+                    f"the server counted {self.budget.overrun} tokens more than one request may use, so no cap can "
+                    f"hold; spent so far: {self.budget.bill}"
+                )
             async with self.settled:
                 self.settled.notify_all()
 
-    async def _reserve(self, reserved: tuple[int, int]) -> None:
+    async def _reserve(self, reserved: tuple[int, int]) -> bool:
+        """Set aside what a request may cost; False when there is no room left, or the run stopped."""
         async with self.settled:
             while cap := self.budget.reserve(*reserved):
                 if self.budget.held.requests == 0:  # nobody in flight could give anything back
-                    raise BudgetSpent(f"the cap of {cap} would be broken; spent so far: {self.budget.bill}")
+                    self.stop(f"the cap of {cap} would be broken; spent so far: {self.budget.bill}")
+                if self.stopping.is_set():
+                    self.settled.notify_all()
+                    return False
                 await self.settled.wait()
+        return True
 
-    async def _send(self, client: Any, prompt: Prompt) -> tuple[dict[str, Any], tuple[int, int]]:
+    async def _send(self, client: Any, prompt: Prompt) -> tuple[dict[str, Any], tuple[int, int] | None]:
+        """The answer, and the tokens the server says it used. Raises _Failure."""
         import openai
 
         options: dict[str, Any] = {"max_tokens": self.sampling.max_new_tokens, "temperature": self.sampling.temperature}
@@ -243,118 +293,90 @@ class _Run:
         except openai.APIStatusError as error:
             raise self._status(error) from None
         except openai.APIConnectionError as error:
-            refused = "refused" in str(error.__cause__).lower() or "All connection attempts failed" in str(
-                error.__cause__
-            )
-            reason = "connection refused" if refused else f"connection broken ({type(error.__cause__).__name__})"
-            raise _Failure(reason, billed=not refused) from None
-        except (openai.OpenAIError, ValueError) as error:
+            raise _connection(error.__cause__) from None
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
             raise _Failure(f"not a usable answer ({type(error).__name__})") from None
-        self._heed(raw.headers)
+        self.pace.heed(raw.headers)
         try:
-            return self._read(raw.parse())
-        except (ValueError, TypeError, AttributeError, IndexError, openai.OpenAIError) as error:
+            completion = raw.parse()
+            used = _used(completion.usage)
+            return self._read(completion, used), used
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, openai.OpenAIError) as error:
             raise _Failure(f"not a usable answer ({type(error).__name__})") from None
 
-    def _read(self, completion: Any) -> tuple[dict[str, Any], tuple[int, int]]:
+    def _read(self, completion: Any, used: tuple[int, int] | None) -> dict[str, Any]:
         choice = completion.choices[0]
-        text, reason = choice.message.content or "", choice.finish_reason or "unknown"
-        usage = completion.usage
-        used = (usage.prompt_tokens, usage.completion_tokens) if usage else None
-        if used is None or not all(isinstance(count, int) and count >= 0 for count in used):
-            used = (sum(len(text) for text in (text,)) // 2, self.sampling.max_new_tokens)
-        served = str(completion.model or "")
-        if self.served and served and served != self.served:
-            raise _Stop(
-                f"the server changed its model from {self.served} to {served}: data of two teachers would be mixed"
-            )
-        self.served = self.served or served
+        text, reason, served = choice.message.content, choice.finish_reason, completion.model
         if reason == "content_filter":
-            raise _Failure("content_filter", again=False)
-        if not isinstance(text, str) or not text.strip():
-            raise _Failure("empty answer")
-        answer = {"text": text.strip(), "finish_reason": reason, "served_model": served}
-        return answer, used
+            raise _Failure("content_filter", again=False, used=used)
+        if text is None or not text.strip():
+            raise _Failure("empty answer", used=used)
+        answer = {"text": text.strip(), "finish_reason": str(reason)[:40], "served_model": str(served or "")[:200]}
+        "".join(answer.values()).encode()  # half of a surrogate pair could not be written down
+        served = answer["served_model"]
+        if self.served and served and served != self.served:
+            raise _Failure(
+                f"the server changed its model from {self.served!r} to {served!r}, and the data of two teachers would "
+                "be mixed: name the exact version, or give another --out",
+                again=False, used=used, stops=True,
+            )  # fmt: skip
+        self.served = self.served or served
+        return answer
 
-    def _status(self, error: Any) -> Exception:
+    def _status(self, error: Any) -> _Failure:
         """What an HTTP status means for the run; the server's own words may hold the key, so they are not repeated."""
-        status = error.status_code
-        self._heed(error.response.headers)
+        status, headers, where = error.status_code, error.response.headers, self.endpoint.base_url
+        self.pace.heed(headers)
         if status in FATAL:
-            return _Stop(
-                f"HTTP {status} from {self.endpoint.base_url}: {FATAL[status]} (model {self.endpoint.model!r}, key from "
-                f"{self.endpoint.key_variable})"
-            )
+            return _Failure(
+                f"HTTP {status} from {where}: {FATAL[status]} (model {self.endpoint.model!r}, key from the environment "
+                f"variable {self.endpoint.key_variable})",
+                again=False, used=(0, 0), stops=True,
+            )  # fmt: skip
         if 300 <= status < 400:
-            return _Stop(
-                f"HTTP {status}: {self.endpoint.base_url} redirects elsewhere; a key is not sent on. Give the final address"
-            )
-        code = str(getattr(error, "code", "") or "")
-        if code == "content_filter":
-            return _Failure("content_filter", again=False, billed=False)
-        if status in RETRIED:
-            wait = retry_after(error.response.headers)
-            if wait is not None:
-                wait = min(wait, 10 * self.network.longest_wait)
-                self.not_before = max(self.not_before, time.monotonic() + wait)  # every worker waits
-            return _Failure(f"HTTP {status}", wait=wait, billed=False)
-        return _Failure(f"HTTP {status}", again=False, billed=False)
+            return _Failure(
+                f"HTTP {status}: {where} redirects elsewhere, and a key is not sent on. Give the final address",
+                again=False, used=(0, 0), stops=True,
+            )  # fmt: skip
+        if getattr(error, "code", "") == "content_filter":
+            return _Failure("content_filter", again=False, used=(0, 0))
+        if status not in RETRIED:
+            return _Failure(f"HTTP {status}", again=False, used=(0, 0))
+        wait = retry_after(headers)
+        wait = None if wait is None else min(wait, 10 * self.network.longest_wait)
+        return _Failure(f"HTTP {status}", wait=wait, used=(0, 0), throttled=status == 429)
 
-    def _heed(self, headers: Any) -> None:
-        """Where the server says that no request or token is left in this minute, wait until it says there is."""
-        for kind in ("requests", "tokens"):
-            for left, reset in ((f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
-                                (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset")):  # fmt: skip
-                if headers.get(left, "").strip() == "0" and (seconds := parse_wait(headers.get(reset, ""))) is not None:
-                    self.not_before = max(self.not_before, time.monotonic() + min(seconds, self.network.longest_wait))
-
-    async def _write_now_and_then(self, on_progress: Callable[[int, Bill], None]) -> None:
+    async def _sync_now_and_then(self, on_progress: Callable[[int, Bill], None]) -> None:
         while True:
-            await asyncio.sleep(0.25)
-            self._write(on_progress)
+            await asyncio.sleep(SYNC_EVERY)
+            self._sync(on_progress)
 
-    def _write(self, on_progress: Callable[[int, Bill], None]) -> None:
-        batch, self.unwritten = self.unwritten, []
-        if batch:
-            self.book.append(batch)
-        on_progress(sum("text" in entry for entry in batch), self.budget.bill)
-
-
-def parse_wait(text: str) -> float | None:
-    """Seconds in "1.5", "6m0s", "20ms" or until an ISO or HTTP date; None when it is none of these."""
-    import re
-    from datetime import datetime
-
-    text = text.strip()
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        pass
-    if re.fullmatch(r"(\d+(\.\d+)?(ms|[hms]))+", text):
-        scale = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-        return sum(float(n) * scale[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[hms])", text))
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            when = email.utils.parsedate_to_datetime(text)
-        except (ValueError, TypeError):
-            return None
-    return max(when.timestamp() - time.time(), 0.0)
+    def _sync(self, on_progress: Callable[[int, Bill], None]) -> None:
+        self.book.sync()
+        new, self.new = self.new, 0
+        on_progress(new, self.budget.bill)
 
 
-def retry_after(headers: Any) -> float | None:
-    """What the server asks to wait, in seconds."""
-    if "retry-after-ms" in headers and (wait := parse_wait(headers["retry-after-ms"])) is not None:
-        return wait / 1000
-    return parse_wait(headers.get("retry-after", "")) if "retry-after" in headers else None
+def _used(usage: Any) -> tuple[int, int] | None:
+    """(prompt, completion) tokens as the server counts them; None when it does not say, or says nonsense."""
+    used = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    return used if all(type(count) is int and 0 <= count <= 10**9 for count in used) else None  # type: ignore
 
 
-def _capped_transport(concurrency: int) -> Any:
-    """A transport that reads at most MOST_BYTES of an answer."""
+def _connection(cause: BaseException | None) -> _Failure:
+    if cause is not None and ("refused" in str(cause).lower() or "All connection attempts failed" in str(cause)):
+        return _Failure("connection refused", used=(0, 0))
+    if TOO_LONG in str(cause):
+        return _Failure(TOO_LONG)
+    return _Failure(f"connection broken ({type(cause).__name__})")
+
+
+def _client(endpoint: Endpoint, network: Network) -> Any:
+    """The SDK's client without its own retries and redirects, reading at most MOST_BYTES of an answer."""
     import httpx2 as httpx
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit
 
-    class CappedStream(httpx.AsyncByteStream):
+    class Capped(httpx.AsyncByteStream):
         def __init__(self, stream: Any):
             self.stream = stream
 
@@ -363,16 +385,24 @@ def _capped_transport(concurrency: int) -> Any:
             async for part in self.stream:
                 total += len(part)
                 if total > MOST_BYTES:
-                    raise httpx.ReadError(f"the answer is longer than {MOST_BYTES:,} bytes")
+                    raise httpx.ReadError(TOO_LONG)
                 yield part
 
         async def aclose(self) -> None:
             await self.stream.aclose()
 
-    class Capped(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: Any) -> Any:
-            response = await super().handle_async_request(request)
-            response.stream = CappedStream(response.stream)
-            return response
+    async def cap(response: Any) -> None:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise httpx.ReadError("compressed, though that was not asked for")  # a few bytes may unpack to gigabytes
+        response.stream = Capped(response.stream)
 
-    return Capped(limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency))
+    http = DefaultAsyncHttpxClient(
+        follow_redirects=False, timeout=network.seconds, event_hooks={"response": [cap]},
+        headers={"Accept-Encoding": "identity"}, trust_env=not endpoint.local,
+        limits=httpx.Limits(max_connections=network.concurrency, max_keepalive_connections=network.concurrency),
+    )  # fmt: skip
+    # the SDK would send what the environment says of an OpenAI account to any provider
+    own: Any = {} if endpoint.key_variable == "OPENAI_API_KEY" else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+    return AsyncOpenAI(
+        api_key=endpoint.key(), base_url=endpoint.base_url, max_retries=0, http_client=http, default_headers=own
+    )

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def generate(
         name, identity = local.name, f"{weights}-{local.dtype}"
     keys = [f"{e.id}:{answer_key(p, identity, sampling, batch_size)}" for e, p in zip(examples, prompts, strict=True)]
     with Journal(journal or f"{out}.journal.jsonl") as book:
-        done = sum(key in book.entries for key in keys)
+        done = sum(key in book for key in keys)
         with progress_bar(len(examples), "teacher answers") as bar:
             bar.update(done)
             if remote:
@@ -75,14 +76,20 @@ def generate(
                 report = {"bill": vars(tally.bill), "failures": dict(tally.failures), "ended_early": tally.stopped}
             else:
                 report = _answer_locally(local, examples, prompts, keys, book, sampling, batch_size, bar)
-        entries = [book.entries.get(key) for key in keys]
-    write_records(out, (_with_response(e, entry, name, sampling) for e, entry in zip(examples, entries, strict=True)))
-    answered = [entry for entry in entries if entry]
+        ended: Counter[str] = Counter()
+
+        def answered() -> Iterator[Example]:
+            for example, key in zip(examples, keys, strict=True):
+                entry = book.get(key)
+                ended[entry["finish_reason"] if entry else "failed"] += 1
+                yield _with_response(example, entry, name, sampling)
+
+        write_records(out, answered())
     return {
         "rows": len(examples),
-        "asked": len(answered) - done,
+        "asked": len(examples) - ended["failed"] - done,
         "from_journal": done,
-        "stopped": sum(entry["finish_reason"] == "stop" for entry in answered),
+        "stopped": ended["stop"],
         **report,
     }
 
@@ -98,7 +105,7 @@ def _answer_locally(
     bar: Any,
 ) -> dict[str, Any]:
     """Journal a local model's answers to the prompts the journal does not hold."""
-    done = frozenset(i for i, key in enumerate(keys) if key in book.entries)
+    done = frozenset(i for i, key in enumerate(keys) if key in book)
     tokens, seconds = 0, 0.0
     for batch in answer_batches(loaded, prompts, sampling, batch_size, done):
         new = [a for a in batch if a.index not in done]

@@ -58,7 +58,7 @@ PRESETS = {
     "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", OPENAI),
     "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", ANTHROPIC),
 }
-LOCAL_KEY = "SLMOPS_ENDPOINT_KEY"  # for any address; a server on your own machine usually wants none
+LOCAL_KEY = "SLMOPS_ENDPOINT_KEY"  # for any address; may be unset
 
 # lists as published then; they change, so what the user states comes first
 PRICES = {
@@ -82,13 +82,20 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        return f"{self.model}@{urlsplit(self.base_url).netloc}"
+        parts = urlsplit(self.base_url)
+        return f"{self.model}@{parts.netloc}{parts.path}"
 
     def key(self) -> str:
-        """The API key. Raises EndpointError naming the variable to set; a local server needs none."""
+        """The API key. Raises EndpointError naming the variable to set; an address may need none."""
         key = os.environ.get(self.key_variable, "").strip()
-        if not key and not self.local:
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise EndpointError(
+                f"{self.key_variable} holds a space, line break or sign that no API key has: set it again"
+            )
+        if not key and self.key_variable != LOCAL_KEY:  # a server of one's own often wants none
             raise EndpointError(f"no API key: set the environment variable {self.key_variable} to use {self.name}")
+        if key and not self.local and self.base_url.startswith("http:"):
+            raise EndpointError(f"{self.name} is not encrypted: give an https address, or unset {self.key_variable}")
         return key or "none"
 
     def notice(self) -> str:
