@@ -106,21 +106,24 @@ def ask_endpoint(
     """
     run = _Run(endpoint, prompts, keys, book, sampling, caps or Caps(), network or Network())
     failed: list[BaseException] = []
+    finished = threading.Event()  # Thread.join, once interrupted, takes the thread for dead
 
     def loop() -> None:
         try:
             asyncio.run(run.all(on_progress))
         except BaseException as error:
             failed.append(error)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=loop, name="endpoint", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not finished.wait(0.2):
+            pass
     except KeyboardInterrupt:
         run.interrupt()
-        thread.join()
+        finished.wait()
         raise
     if failed:
         raise failed[0]
@@ -402,7 +405,9 @@ def _client(endpoint: Endpoint, network: Network) -> Any:
         limits=httpx.Limits(max_connections=network.concurrency, max_keepalive_connections=network.concurrency),
     )  # fmt: skip
     # the SDK would send what the environment says of an OpenAI account to any provider
-    own: Any = {} if endpoint.key_variable == "OPENAI_API_KEY" else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+    own: Any = (
+        {} if endpoint.key_variable == "OPENAI_API_KEY" else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+    )
     return AsyncOpenAI(
         api_key=endpoint.key(), base_url=endpoint.base_url, max_retries=0, http_client=http, default_headers=own
     )

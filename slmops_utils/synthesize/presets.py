@@ -5,6 +5,7 @@ A name is `endpoint:MODEL@WHERE`, where WHERE is a preset of this file or an add
 """
 
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -115,7 +116,9 @@ def find_endpoint(name: str, price: tuple[float, float] | None = None) -> Endpoi
 
     Raises EndpointError when the name is malformed, the preset unknown, or its address not set.
     """
-    model, at, where = name.removeprefix(PREFIX).rpartition("@")
+    named = name.removeprefix(PREFIX)
+    by_address = re.fullmatch(r"(.+?)(@)(https?://.+)", named)
+    model, at, where = by_address.groups() if by_address else named.rpartition("@")
     if not at or not model or not where:
         raise EndpointError(
             f"{name!r} is no endpoint: write endpoint:MODEL@WHERE, WHERE being {', '.join(PRESETS)} or an http address"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,9 @@ def test_a_call_that_always_fails_becomes_no_training_row_and_is_in_the_journal(
     check_books(tmp_path, len(server.requests))
 
 
-@pytest.mark.parametrize("name", ["429", "429 with Retry-After", "500", "503", "reset", "half a body", "hang", "nothing"])
+@pytest.mark.parametrize(
+    "name", ["429", "429 with Retry-After", "500", "503", "reset", "half a body", "hang", "nothing"]
+)
 def test_a_fault_that_passes_costs_no_row(name, tmp_path):
     reply, seen = FAULTS[name][0], set()
 
@@ -155,7 +158,9 @@ def test_a_refused_connection_costs_nothing_and_stops_below_the_success_ratio(tm
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     report = ask(f"http://127.0.0.1:{port}/v1", tmp_path, 4, replace(QUICK, attempts=2, success_ratio=0.7), price=PRICE)
-    assert report["ended_early"].startswith("only 0 of 4 calls succeeded, less than 70%; most often (4): connection refused")
+    assert report["ended_early"].startswith(
+        "only 0 of 4 calls succeeded, less than 70%; most often (4): connection refused"
+    )
     assert report["bill"]["dollars"] == 0 and report["bill"]["prompt_tokens"] == 0
     assert all(row.response is None for row in written(tmp_path).values())
     check_books(tmp_path, 8)
@@ -166,7 +171,10 @@ STOPS = {
     "no credit": (problem(402), ["HTTP 402", "no credit"]),
     "no such model": (problem(404), ["HTTP 404", "'teacher'"]),
     "redirect": (problem(302, {"Location": "http://127.0.0.1:1/v1/chat/completions"}), ["redirects elsewhere"]),
-    "permanent redirect": (problem(308, {"Location": "http://127.0.0.1:1/v1/chat/completions"}), ["redirects elsewhere"]),
+    "permanent redirect": (
+        problem(308, {"Location": "http://127.0.0.1:1/v1/chat/completions"}),
+        ["redirects elsewhere"],
+    ),
 }
 
 
@@ -177,7 +185,9 @@ def test_what_would_fail_every_time_stops_after_one_request(reply, told, tmp_pat
         assert len(server.requests) == 1, "the first goes alone"
         for part in told:
             assert part in report["ended_early"]
-        assert "planted" not in json.dumps(report) + json.dumps(journal(tmp_path)), "the server's words may hold the key"
+        assert "planted" not in json.dumps(report) + json.dumps(journal(tmp_path)), (
+            "the server's words may hold the key"
+        )
         check_books(tmp_path, 1)
         server.script = lambda number, body: "neutral"
         assert ask(server, tmp_path, 30)["asked"] == 30
@@ -286,17 +296,25 @@ def test_the_command_line_end_to_end(tmp_path):
     with Server() as server:
         out, err = (process := start_command(server.url, tmp_path, 5, "--price", 1, 2)).communicate(timeout=300)
     assert process.returncode == 0, err
-    assert out.startswith(f"teacher@127.0.0.1:{server.port}/v1: $1 / $2 per million tokens") and "Training on its answers" in out
+    assert (
+        out.startswith(f"teacher@127.0.0.1:{server.port}/v1: $1 / $2 per million tokens")
+        and "Training on its answers" in out
+    )
     report = json.loads(out[out.index("{") :])
     assert (report["rows"], report["asked"], report["ended_early"]) == (5, 5, None)
-    assert report["bill"] == {"requests": 5, "prompt_tokens": 60, "completion_tokens": 15, "dollars": pytest.approx(9e-5)}
+    assert report["bill"] == {
+        "requests": 5,
+        "prompt_tokens": 60,
+        "completion_tokens": 15,
+        "dollars": pytest.approx(9e-5),
+    }
     row = written(tmp_path)["q0"].response
     assert (row.text, row.finish_reason, row.prompt_tokens, row.completion_tokens) == ("neutral", "stop", 12, 3)
 
 
 def test_a_run_stopped_by_a_cap_says_so_and_fails(tmp_path):
     with Server() as server:
-        out, err = (process := start_command(server.url, tmp_path, 9, "--max-requests", 4)).communicate(timeout=300)
+        _, err = (process := start_command(server.url, tmp_path, 9, "--max-requests", 4)).communicate(timeout=300)
     assert process.returncode == 1 and len(server.requests) == 4
     assert "ended early: the cap of 4 requests would be broken" in err and "The same command goes on from here" in err
 
@@ -390,7 +408,7 @@ def test_retry_after_holds_every_worker_back(tmp_path):
 
     with Server(told_to_wait) as server:
         ask(server, tmp_path, 20, replace(QUICK, longest_wait=5.0))
-    quiet = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    quiet = [later - earlier for earlier, later in pairwise(times)]
     assert max(quiet) > 1.3
 
 
