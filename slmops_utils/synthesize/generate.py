@@ -15,6 +15,7 @@ from ..tasks import few_shot, get_task
 from .answer import Prompt, Sampling, answer_batches
 from .budget import Bill, Caps
 from .endpoint import Network, ask_endpoint
+from .estimate import estimate
 from .journal import Journal
 from .presets import PREFIX, find_endpoint
 
@@ -92,6 +93,28 @@ def generate(
         "stopped": ended["stop"],
         **report,
     }
+
+
+def dry_run(
+    teacher: str,
+    examples: Sequence[Example],
+    out: str | Path,
+    sampling: Sampling | None = None,
+    shots: Sequence[Example] = (),
+    journal: str | Path | None = None,
+    network: Network | None = None,
+    price: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """What `generate` with the same arguments would take (see `estimate`). Sends and writes nothing, needs no key."""
+    sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
+    prompts = [_prompt(example, shots) for example in examples]
+    endpoint = find_endpoint(teacher, price) if teacher.startswith(PREFIX) else None
+    path = Path(journal or f"{out}.journal.jsonl")
+    if endpoint is None or not path.exists():
+        return estimate(prompts, sampling, endpoint.price if endpoint else None, network)
+    keys = [f"{e.id}:{answer_key(p, endpoint.name, sampling, 1)}" for e, p in zip(examples, prompts, strict=True)]
+    with Journal(path) as book:
+        return estimate(prompts, sampling, endpoint.price, network, book, keys)
 
 
 def _answer_locally(
