@@ -143,6 +143,7 @@ class _Run:
         self.number = len(book)  # no earlier attempt has a higher one: each wrote a line of its own
         self.pace = Pace(network.longest_wait)
         self.task: asyncio.Task | None = None
+        self.waiting = 0  # workers that wait for room under a cap
         self.new = 0  # answers since progress was last shown
 
     def interrupt(self) -> None:
@@ -262,19 +263,21 @@ class _Run:
                     f"the server counted {self.budget.overrun} tokens more than one request may use, so no cap can "
                     f"hold; spent so far: {self.budget.bill}"
                 )
-            async with self.settled:
-                self.settled.notify_all()
+            if self.waiting:
+                async with self.settled:
+                    self.settled.notify_all()
 
     async def _reserve(self, reserved: tuple[int, int]) -> bool:
         """Set aside what a request may cost; False when there is no room left, or the run stopped."""
-        async with self.settled:
-            while cap := self.budget.reserve(*reserved):
-                if self.budget.held.requests == 0:  # nobody in flight could give anything back
-                    self.stop(f"the cap of {cap} would be broken; spent so far: {self.budget.bill}")
-                if self.stopping.is_set():
-                    self.settled.notify_all()
-                    return False
+        while cap := self.budget.reserve(*reserved):
+            if self.budget.held.requests == 0:  # nobody in flight could give anything back
+                self.stop(f"the cap of {cap} would be broken; spent so far: {self.budget.bill}")
+            if self.stopping.is_set():
+                return False
+            self.waiting += 1
+            async with self.settled:
                 await self.settled.wait()
+            self.waiting -= 1
         return True
 
     async def _send(self, client: Any, prompt: Prompt) -> tuple[dict[str, Any], tuple[int, int] | None]:

@@ -28,9 +28,11 @@ class Pace:
         for kind in ("requests", "tokens"):
             for left, reset in ((f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
                                 (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset")):  # fmt: skip
+                if (count := headers.get(left)) is None:
+                    continue
                 seconds = parse_wait(headers.get(reset, ""))
-                if re.fullmatch(r"\s*\d{1,12}\s*", headers.get(left, ""), re.ASCII) and seconds is not None:
-                    self.left[kind] = int(headers[left]) - self.flying[kind]
+                if re.fullmatch(r"\d{1,12}", count, re.ASCII) and seconds is not None:
+                    self.left[kind] = int(count) - self.flying[kind]
                     self.until[kind] = time.monotonic() + min(seconds, self.longest_wait)
 
     def wait(self, tokens: int) -> float:
