@@ -8,6 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# in the order they run; repeated here because importing the gates takes seconds
+GATE_NAMES = ("answered", "finished", "not_refused", "parsed", "length", "same_language", "agrees", "not_held_out",
+              "not_repeated", "balanced")  # fmt: skip
+
 
 def _print(report: dict[str, Any]) -> None:
     print(json.dumps({key: value for key, value in report.items() if key not in ("losses", "hardware")}, indent=1))
@@ -78,14 +82,44 @@ def run_correct(args: argparse.Namespace) -> int:
 
 def run_generate(args: argparse.Namespace) -> int:
     from .synthesize.answer import Sampling
-    from .synthesize.generate import generate_file
+    from .synthesize.budget import Caps
+    from .synthesize.endpoint import Network
+    from .synthesize.estimate import estimate_table
+    from .synthesize.generate import dry_run, generate_file
     from .tasks import get_task
 
-    first = next(iter(_read_all([args.pool])))
+    pool = _read_all([args.pool])
     sampling = Sampling(
-        args.max_new_tokens or get_task(first.task).max_new_tokens, args.temperature, args.top_p, args.seed
+        args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed
     )
-    _print(generate_file(args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size))
+    if args.dry_run:
+        network = Network(args.concurrency, seconds=args.timeout)
+        print(estimate_table(dry_run(args.teacher, pool[: args.limit], args.out, sampling, network=network,
+                                     price=args.price)))  # fmt: skip
+        return 0
+    report = generate_file(
+        args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size,
+        caps=Caps(args.max_dollars, args.max_tokens, args.max_requests),
+        network=Network(args.concurrency, seconds=args.timeout, success_ratio=args.success_ratio), price=args.price,
+    )  # fmt: skip
+    _print(report)
+    if report.get("ended_early"):
+        print(f"ended early: {report['ended_early']}. The same command goes on from here.", file=sys.stderr)
+    return int(bool(report.get("ended_early")))
+
+
+def run_filter(args: argparse.Namespace) -> int:
+    from .records import write_records
+    from .synthesize.gates import Rules, run_gates, table
+
+    rules = Rules(_read_all(args.against), args.labels, args.most_words, args.similarity, args.balance)
+    gates = [name for name in args.gates if name not in args.skip]
+    kept, dropped, report = run_gates(_read_all([args.input]), rules, gates)
+    beside = args.out.with_suffix(".dropped.jsonl")
+    write_records(beside, dropped)
+    write_records(args.out, kept)
+    print(table(report))
+    print(f"{args.out}: {len(kept):,} kept; {beside}: {len(dropped):,} dropped, each with its reason under 'gates'")
     return 0
 
 
@@ -201,6 +235,30 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-new-tokens", type=int)
     sub.add_argument("--batch-size", type=int, default=32)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument(
+        "--dry-run", action="store_true", help="say what it would take in requests, tokens, dollars, hours"
+    )
+    over = sub.add_argument_group(
+        "a teacher over the network, --teacher endpoint:MODEL@PRESET or endpoint:MODEL@http://…"
+    )
+    over.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens")
+    over.add_argument("--max-dollars", type=float, help="the most this journal may spend, over all runs")
+    over.add_argument("--max-tokens", type=int)
+    over.add_argument("--max-requests", type=int)
+    over.add_argument("--concurrency", type=int, default=8)
+    over.add_argument("--timeout", type=float, default=120.0, help="seconds for one attempt")
+    over.add_argument("--success-ratio", type=float, default=0.7, help="stop when fewer calls succeed")
+
+    sub = command("filter", run_filter, "keep the answers that pass the quality gates, and say why the others do not")
+    sub.add_argument("--in", dest="input", type=Path, required=True, help="what generate wrote")
+    sub.add_argument("--against", type=Path, nargs="*", default=[], help="validation, test and challenge records")
+    sub.add_argument("--out", type=Path, required=True, help="dropped records go beside it, to NAME.dropped.jsonl")
+    sub.add_argument("--gates", nargs="*", default=list(GATE_NAMES), metavar="GATE", help=" ".join(GATE_NAMES))
+    sub.add_argument("--skip", nargs="*", default=[], metavar="GATE")
+    sub.add_argument("--labels", nargs="*", default=[], help="of a closed set (default: read from the data)")
+    sub.add_argument("--most-words", type=int, default=400)
+    sub.add_argument("--similarity", type=float, default=0.8, help="from which two questions count as the same")
+    sub.add_argument("--balance", type=float, default=3.0, help="no class or topic over so many times the median")
 
     sub = command("shrink", run_shrink, "carve a student out of a teacher: fewer layers, a smaller vocabulary")
     sub.add_argument("--model", required=True)

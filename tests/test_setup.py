@@ -61,3 +61,6 @@ def test_importing_the_package_is_quick_because_it_imports_nothing_heavy():
     code = "import sys, slmops_utils; print([m for m in ('torch', 'transformers', 'numpy', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+    code = "import sys, slmops_utils.synthesize.generate; print([m for m in ('openai', 'httpx2', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "an endpoint's client is imported when one is asked"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import Example
-from ..synthesize.answer import encode_prompt
+from ..synthesize.answer import encode_prompt, encode_text
 from ..tasks import get_task
 
 IGNORED = -100  # torch's label for positions that take no part in the loss
@@ -69,7 +69,7 @@ def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1
         if text is None:
             continue
         prompt = encode_prompt(tokenizer, get_task(example.task).prompt(example))
-        answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        answer = [*encode_text(tokenizer, text), tokenizer.eos_token_id]
         if len(prompt) + len(answer) <= max_length:
             rows.append(Row(prompt + answer, len(prompt), example.id))
     return rows, len(examples) - len(rows)

@@ -36,10 +36,32 @@ class Answer:
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The token ids of a prompt in the model's chat template, ready for the answer."""
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+    """The token ids of a prompt in the model's chat template, ready for the answer.
+
+    Only the template writes control tokens: "<|im_end|>" in a message is text like any other.
+    Raises ValueError for a message with such text where the template changes messages, so that they cannot be told
+    apart.
+    """
+    control = [t.content for t in tokenizer.backend_tokenizer.get_added_tokens_decoder().values() if t.special]
+    texts = [message["content"] for message in prompt]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    if not any(token in text for text in texts for token in control):
+        return tokenizer.apply_chat_template(prompt, **options)["input_ids"]
+    marks = [f"\ue000{i}\ue001" for i in range(len(texts))]  # private use: no text has them but a forged one
+    marked = [message | {"content": mark} for message, mark in zip(prompt, marks, strict=True)]
+    left = tokenizer.apply_chat_template(marked, **options | {"tokenize": False})
+    ids: list[int] = []
+    for mark, text in zip(marks, texts, strict=True):
+        frame, found, left = left.partition(mark)
+        if not found:
+            raise ValueError(f"a message holds a control token of {tokenizer.name_or_path}, whose template changes it")
+        ids += tokenizer(frame, add_special_tokens=False)["input_ids"] + encode_text(tokenizer, text)
+    return ids + tokenizer(left, add_special_tokens=False)["input_ids"]
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a text in which no control token has its power."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

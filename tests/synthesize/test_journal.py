@@ -27,7 +27,7 @@ def path(tmp_path):
 
 def test_what_is_appended_is_there_when_opened_again(path):
     with Journal(path) as journal:
-        assert list(journal.entries.values()) == ENTRIES
+        assert list(journal.values()) == ENTRIES
     with Journal(path):
         pass
     assert lines(path) == ENTRIES
@@ -39,7 +39,7 @@ def test_a_last_line_torn_at_any_byte_is_dropped_and_can_be_appended_again(path)
     for cut in range(len(kept), len(whole)):  # the last of them lacks only its newline
         path.write_bytes(whole[:cut])
         with Journal(path) as journal:
-            assert list(journal.entries.values()) == ENTRIES[:2], cut
+            assert list(journal.values()) == ENTRIES[:2], cut
             assert path.read_bytes() == kept, cut
             journal.append(ENTRIES[2:])
         assert path.read_bytes() == whole, cut
@@ -49,14 +49,14 @@ def test_zero_bytes_at_the_end_after_a_power_cut_are_dropped(path):
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0" * 100)
     with Journal(path) as journal:
-        assert list(journal.entries.values()) == ENTRIES
+        assert list(journal.values()) == ENTRIES
     assert path.read_bytes() == whole
 
 
 def test_a_first_line_torn_leaves_an_empty_journal(tmp_path):
     (tmp_path / "j").write_bytes(b'{"key": "k0", "te')
     with Journal(tmp_path / "j") as journal:
-        assert journal.entries == {}
+        assert journal == {}
         journal.append(ENTRIES)
     assert lines(tmp_path / "j") == ENTRIES
 
@@ -65,7 +65,7 @@ def test_a_key_already_there_is_left_alone(path):
     before = path.read_bytes()
     with Journal(path) as journal:
         journal.append([{"key": "k1", "text": "another answer"}])
-        assert journal.entries["k1"] == ENTRIES[1]
+        assert journal["k1"] == ENTRIES[1]
         journal.append([{"key": "k9", "text": "one"}, {"key": "k9", "text": "two"}])
     assert path.read_bytes() == before + b'{"key": "k9", "text": "one"}\n'
 
@@ -87,7 +87,7 @@ def test_an_entry_that_cannot_be_written_does_not_count_as_done(path):
     with Journal(path) as journal:
         with pytest.raises(UnicodeEncodeError):
             journal.append([{"key": "k9", "text": "\ud83d"}])
-        assert "k9" not in journal.entries
+        assert "k9" not in journal
     assert lines(path) == ENTRIES
 
 
@@ -103,7 +103,7 @@ os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "j")])
     assert ended.returncode != 0
     with Journal(tmp_path / "j") as journal:
-        assert list(journal.entries) == [str(i) for i in range(50)]
+        assert list(journal) == [str(i) for i in range(50)]
 
 
 def test_answers_are_on_the_disk_before_append_returns(path, monkeypatch):
@@ -112,3 +112,34 @@ def test_answers_are_on_the_disk_before_append_returns(path, monkeypatch):
     with Journal(path) as journal:
         journal.append([{"key": "k9"}])
         assert synced == [path.stat().st_size]
+
+
+def test_only_places_are_held_in_memory_and_any_entry_can_be_read_back(path):
+    with Journal(path) as journal:
+        journal.append([{"key": "long", "text": "é" * 1_000_000}], sync=False)
+        assert journal["long"]["text"] == "é" * 1_000_000 and journal["k1"] == ENTRIES[1]
+        assert set(journal.places) == {"k0", "k1", "k2", "long"}
+        assert all(isinstance(place, int) for place in journal.places.values())
+
+
+def test_a_second_run_on_the_same_journal_is_refused_until_the_first_ends(path):
+    code = "import sys; from slmops_utils.synthesize.journal import Journal; Journal(sys.argv[1])"
+    with Journal(path) as journal:
+        with pytest.raises(BlockingIOError, match="another run is writing this journal"):
+            Journal(path)
+        other = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        assert other.returncode != 0 and "another run" in other.stderr
+        journal.append([{"key": "k9"}])
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 0
+    with Journal(path) as journal:
+        assert "k9" in journal
+
+
+def test_a_damaged_journal_does_not_stay_locked(path):
+    whole = path.read_bytes()
+    path.write_bytes(b"damage\n" + whole)
+    with pytest.raises(ValueError, match="damaged"):
+        Journal(path)
+    path.write_bytes(whole)
+    with Journal(path) as journal:
+        assert list(journal.values()) == ENTRIES

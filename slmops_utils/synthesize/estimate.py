@@ -1,0 +1,87 @@
+"""What a run would take, before it is paid for: requests, tokens, dollars, hours."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .answer import Prompt, Sampling
+from .budget import most_tokens
+from .endpoint import Network
+from .journal import Journal
+from .presets import PRICES, Price
+
+BYTES_PER_TOKEN = 4.0  # English in today's tokenizers
+SECONDS_PER_TOKEN = 0.02  # a hosted model writes about 50 tokens a second
+SECONDS_TO_FIRST = 0.7
+
+
+def estimate(
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    price: Price | None,
+    network: Network | None = None,
+    book: Journal | None = None,
+    keys: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Requests, tokens, dollars and hours of asking `prompts`; those whose key the journal holds cost nothing more.
+
+    What the journal's earlier calls took is measured; without any, prompts are taken at four bytes a token and answers
+    at their full length. `sample` says how many calls were measured. `most_dollars` is what no run without failed
+    calls can pass; None where no price is known.
+    """
+    network = network or Network()
+    todo = [p for i, p in enumerate(prompts) if not (book is not None and i < len(keys) and keys[i] in book)]
+    count, most = len(todo), sum(most_tokens(prompt) for prompt in todo)
+    size = sum(_bytes(prompt) for prompt in todo) / max(count, 1)
+    calls = [entry for entry in book.values() if "settles" in entry] if book is not None else []
+    good = [entry for entry in calls if "text" in entry]
+    tokens_in, tokens_out = size / BYTES_PER_TOKEN, float(sampling.max_new_tokens)
+    seconds, attempts = SECONDS_TO_FIRST + SECONDS_PER_TOKEN * tokens_out, 1.0
+    if good:
+        tokens_in = sum(entry["prompt_tokens"] for entry in good) / len(good)
+        tokens_out = sum(entry["completion_tokens"] for entry in good) / len(good)
+        seconds = sum(entry["seconds"] for entry in calls) / len(calls)
+        attempts = len(calls) / len(good)
+
+    def dollars(prompt_tokens: float, completion_tokens: float) -> float | None:
+        return (
+            None if price is None else round((price.input * prompt_tokens + price.output * completion_tokens) / 1e6, 4)
+        )
+
+    return {
+        "sample": len(good),
+        "requests": round(count * attempts),
+        "prompt_tokens": round(count * tokens_in),
+        "completion_tokens": round(count * tokens_out),
+        "dollars": dollars(count * tokens_in, count * tokens_out),
+        "most_dollars": dollars(most, count * sampling.max_new_tokens),
+        "hours": round(count * attempts * seconds / network.concurrency / 3600, 3),
+        "tokens_per_row": [round(tokens_in, 1), round(tokens_out, 1)],
+    }
+
+
+def at_list_prices(tokens_per_row: Sequence[float], rows: int = 50_000) -> dict[str, float]:
+    """US dollars for so many rows of this length, at each listed model's price."""
+    return {name: round(rows * price.cost(1, 0) * tokens_per_row[0] + rows * price.cost(0, 1) * tokens_per_row[1], 2)
+            for name, price in PRICES.items()}  # fmt: skip
+
+
+def estimate_table(report: dict[str, Any], rows: int = 50_000) -> str:
+    """The estimate and the bill for `rows` conversations at each list price, for a terminal."""
+    measured = f"measured on {report['sample']:,} calls of the journal" if report["sample"] else (
+        "assumed: 4 bytes a token, answers of full length. Ask a few with --limit 20 first to measure them"
+    )  # fmt: skip
+    cost = "no price known, state yours with --price" if report["dollars"] is None else (
+        f"${report['dollars']:,.2f} (at most ${report['most_dollars']:,.2f} if no call fails)"
+    )  # fmt: skip
+    lines = [
+        f"{report['requests']:,} requests, {report['prompt_tokens']:,} tokens in, {report['completion_tokens']:,} out, "
+        f"{cost}, {report['hours']:,.2f} hours. Lengths and seconds are {measured}.",
+        f"{rows:,} conversations of this length at list prices (they change; see presets.py for their dates):",
+    ]
+    lines += [f"  {name:<20} ${dollars:>10,.2f}   {PRICES[name].read}"
+              for name, dollars in at_list_prices(report["tokens_per_row"], rows).items()]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _bytes(prompt: Prompt) -> int:
+    return sum(len(message["content"].encode()) + 16 for message in prompt)

@@ -1,0 +1,247 @@
+"""Quality gates: which of a teacher's answers to train on, and why the others were left out. Nothing is deleted.
+
+A gate takes records and returns for each one a reason to drop it, or None. Gates run one after the other, each on what
+those before it kept, and every record keeps its verdicts under `gates`: {gate: None or the reason}. To add one (an
+arithmetic check, agreement over several samples), write such a function and name it in GATES where it should run.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+from ..records import Example
+from ..tasks import get_task
+from .similar import Neighbours
+
+Reasons = list[str | None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the gates measure by. `held_out` are validation, test and challenge, which no training row may repeat."""
+
+    held_out: Sequence[Example] = ()
+    labels: Sequence[str] = ()  # of a closed set; read from the data when empty
+    most_words: int = 400
+    similarity: float = 0.8  # shared word triples of two texts (Jaccard) from which they count as the same
+    balance: float = 3.0  # no class or topic may have more than so many times the median one's rows
+    known_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+Gate = Callable[[Sequence[Example], Rules], Reasons]
+
+
+def each(judge: Callable[[Example, str, Rules], str | None]) -> Gate:
+    """A gate out of a function that looks at one record and its answer at a time."""
+
+    def gate(examples: Sequence[Example], rules: Rules) -> Reasons:
+        return [judge(e, e.response.text if e.response else "", rules) for e in examples]
+
+    gate.__doc__ = judge.__doc__
+    return gate
+
+
+@each
+def answered(example: Example, text: str, rules: Rules) -> str | None:
+    """The call failed, or the answer is empty."""
+    if example.response is None:
+        return "no answer"
+    return None if text.strip() else "empty answer"
+
+
+@each
+def finished(example: Example, text: str, rules: Rules) -> str | None:
+    """The answer was cut off or filtered."""
+    reason = example.response.finish_reason if example.response else "none"
+    return None if reason == "stop" else f"finish reason {reason!r}"
+
+
+REFUSALS = re.compile(
+    r"\s*(as an? (ai|artificial|large) |(i['’]m|i am) (an ai|(really |very |truly )?sorry,? (but )?(i|as) )|"
+    r"(sorry,? (but )?)?i ((can['’]?t|cannot|can not|won['’]?t|will not|am unable to|['’]m unable to)|(must|have to)) "
+    r"(help|assist|answer|provide|comply|fulfil|do that|do this|continue|discuss|generate|decline)|i['’]m unable to |error:)",
+    re.I,
+)
+
+
+@each
+def not_refused(example: Example, text: str, rules: Rules) -> str | None:
+    """The teacher declined to answer."""
+    return "a refusal" if REFUSALS.match(text) else None
+
+
+@each
+def parsed(example: Example, text: str, rules: Rules) -> str | None:
+    """The task cannot read an answer out of the text."""
+    labels = rules.labels or rules.known_labels.get(example.task) or (text,)
+    return None if get_task(example.task).parse(text, labels) is not None else "no answer of its task in the text"
+
+
+@each
+def length(example: Example, text: str, rules: Rules) -> str | None:
+    """Too long, or the same words over and over."""
+    words = text.split()
+    if len(words) > rules.most_words or len(text) > 20 * rules.most_words:
+        return f"more than {rules.most_words} words"
+    phrases = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    if phrases and max(phrases.values()) >= 4:
+        return f"{' '.join(phrases.most_common(1)[0][0])[:80]!r} comes {max(phrases.values())} times"
+    return None
+
+
+COMMON = {
+    "English": "the of and to is that it was for are with this you not".split(),
+    "French": "le la les des est une dans pour que qui pas vous avec sur".split(),
+    "German": "der die das und ist nicht ein eine mit sie zu auf den für".split(),
+    "Spanish": "el los las es una que para con por del se no su como".split(),
+    "Italian": "il lo gli di che è una per non con del della sono le".split(),
+}
+
+
+def script(text: str) -> str | None:
+    """The script most letters are of ("LATIN", "CYRILLIC", "CJK"); None in a text without letters."""
+    names = Counter(unicodedata.name(c, "?").split()[0] for c in text[:2000] if c.isalpha())
+    return names.most_common(1)[0][0] if names else None
+
+
+def language(text: str) -> str | None:
+    """The language whose commonest words occur most often; None when too few do to tell. A guess, for long texts."""
+    words = Counter(re.findall(r"\w+", text.lower()))
+    hits = sorted(((sum(words[w] for w in common), name) for name, common in COMMON.items()), reverse=True)
+    return hits[0][1] if hits[0][0] >= 3 and hits[0][0] >= 2 * hits[1][0] else None
+
+
+@each
+def same_language(example: Example, text: str, rules: Rules) -> str | None:
+    """The answer is in another script or language than the question."""
+    asked = question(example)
+    for what, of in (("script", script), ("language", language)):
+        given, wanted = of(text), of(asked)
+        if given and wanted and given != wanted:
+            return f"another {what}: {given} to a question in {wanted}"
+    return None
+
+
+@each
+def agrees(example: Example, text: str, rules: Rules) -> str | None:
+    """The record has a label, and the answer is another one."""
+    if example.reference is None:
+        return None
+    task = get_task(example.task)
+    score = task.metrics[task.headline].value(example, text)
+    if isinstance(score, (int, float)) and score < 0.5:  # a score that is no number belongs to the whole set
+        return f"not its label ({task.headline} {score:g})"
+    return None
+
+
+def not_repeated(examples: Sequence[Example], rules: Rules) -> Reasons:
+    """The question is nearly the same as an earlier one's."""
+    seen, reasons = Neighbours(rules.similarity), []
+    for example in examples:
+        text = question(example)
+        found = seen.find(text)
+        reasons.append(f"like {found[0]} (similarity {found[1]:.2f})" if found else None)
+        if not found:
+            seen.add(example.id, text)
+    return reasons
+
+
+def not_held_out(examples: Sequence[Example], rules: Rules) -> Reasons:
+    """The question is nearly the same as one of the held-out sets: a student trained on it would be tested on it."""
+    held = Neighbours(rules.similarity)
+    for example in rules.held_out:
+        held.add(example.id, question(example))
+    found = [held.find(question(example)) for example in examples]
+    return [f"like held-out {f[0]} (similarity {f[1]:.2f})" if f else None for f in found]
+
+
+def balanced(examples: Sequence[Example], rules: Rules) -> Reasons:
+    """Its class or its topic has far more rows than the others have; the earlier rows stay."""
+    reasons: Reasons = [None] * len(examples)
+    for what, of in (("class", _class), ("topic", lambda e, rules: e.extra.get("topic"))):
+        groups = [None if reason else of(e, rules) for e, reason in zip(examples, reasons, strict=True)]
+        counts = Counter(str(group) for group in groups if group is not None)
+        most = rules.balance * median(counts.values()) if len(counts) > 1 else float("inf")
+        seen: Counter[str] = Counter()
+        for i, group in enumerate(groups):
+            if group is not None:
+                seen[str(group)] += 1
+                if seen[str(group)] > most:
+                    reasons[i] = f"{what} {str(group)[:40]!r} has {counts[str(group)]:,} rows, {most:,.0f} are kept"
+    return reasons
+
+
+def _class(example: Example, rules: Rules) -> str | None:
+    """The label an answer names, where there is a closed set of them."""
+    labels = rules.labels or rules.known_labels.get(example.task)
+    text = example.response.text if example.response else ""
+    return get_task(example.task).parse(text, labels) if labels else None
+
+
+GATES: dict[str, Gate] = {
+    "answered": answered,
+    "finished": finished,
+    "not_refused": not_refused,
+    "parsed": parsed,
+    "length": length,
+    "same_language": same_language,
+    "agrees": agrees,
+    # here: the arithmetic of a worked solution, and agreement over several samples
+    "not_held_out": not_held_out,
+    "not_repeated": not_repeated,
+    "balanced": balanced,  # last: it counts what all the others keep
+}
+
+
+def question(example: Example) -> str:
+    """What the user said. A shared article in the system message makes no two questions alike."""
+    return "\n".join(m["content"] for m in example.prompt if m["role"] == "user")
+
+
+def run_gates(
+    examples: Sequence[Example], rules: Rules | None = None, gates: Sequence[str] = tuple(GATES)
+) -> tuple[list[Example], list[Example], list[dict[str, Any]]]:
+    """(kept, dropped, report): every record with its verdicts, and {"gate", "kept", "dropped", "most_often"} a gate.
+
+    Raises ValueError for a gate that does not exist.
+    """
+    if unknown := set(gates) - set(GATES):
+        raise ValueError(f"no gate {', '.join(sorted(unknown))}; there are {', '.join(GATES)}")
+    rules = rules or Rules()
+    if not rules.labels and not rules.known_labels:
+        rules = replace(rules, known_labels=_labels([*examples, *rules.held_out]))
+    verdicts: list[dict[str, str | None]] = [{} for _ in examples]
+    alive, report = list(range(len(examples))), []
+    for name in gates:
+        reasons = GATES[name]([examples[i] for i in alive], rules)
+        for i, reason in zip(alive, reasons, strict=True):
+            verdicts[i][name] = reason
+        left = [i for i in alive if verdicts[i][name] is None]
+        often = Counter(re.sub(r"\(.*\)|like .*", "", reason).strip() or "alike" for reason in reasons if reason)
+        report.append({"gate": name, "kept": len(left), "dropped": len(alive) - len(left),
+                       "most_often": often.most_common(1)[0][0] if often else ""})  # fmt: skip
+        alive = left
+    kept = set(alive)
+    judged = [replace(e, extra=e.extra | {"gates": v}) for e, v in zip(examples, verdicts, strict=True)]
+    return [judged[i] for i in alive], [e for i, e in enumerate(judged) if i not in kept], report
+
+
+def _labels(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
+    """The labels of each task whose references are a few short strings: a closed set."""
+    found: dict[str, Counter[str]] = {}
+    for example in examples:
+        if isinstance(example.reference, str):
+            found.setdefault(example.task, Counter())[example.reference] += 1
+    few = {task: labels for task, labels in found.items() if len(labels) <= max(2, sum(labels.values()) // 2)}
+    return {task: tuple(sorted(labels)) for task, labels in few.items()}
+
+
+def table(report: Sequence[dict[str, Any]]) -> str:
+    """Kept and dropped per gate, for a terminal."""
+    lines = [f"{'gate':<15} {'kept':>8} {'dropped':>8}  most often"]
+    lines += [f"{r['gate']:<15} {r['kept']:>8,} {r['dropped']:>8,}  {ascii(r['most_often'])[1:-1]}" for r in report]
+    return "\n".join(lines)
