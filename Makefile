@@ -59,7 +59,7 @@ teacher: data/teacher/adapter_model.safetensors
 
 data/teacher/adapter_model.safetensors:
 	$(SLMOPS) correct --data $(TASKS:%=data/%/train.jsonl) --out data/teacher \
-	  --epochs 1.5 --batch-size 8 --learning-rate 8e-4 --save-steps 50 --stop-after 450
+	  --epochs 1.5 --batch-size 8 --learning-rate 8e-4 --save-steps 50
 	rm -r data/teacher/checkpoints && $(BIN)/python data/generate.py
 
 data/results/teacher_%_zero-shot.json:

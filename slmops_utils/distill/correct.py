@@ -53,6 +53,7 @@ def correct(
         "settings": asdict(settings),
         "stopped_after": stop_after,
         "steps": result.steps,
+        "resumed_from": result.resumed_from,  # seconds and tokens_per_s are of the steps after it
         "seconds": round(result.seconds),
         "tokens_per_s": round(result.tokens_per_s),
         "date": datetime.date.today().isoformat(),

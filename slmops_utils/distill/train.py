@@ -52,12 +52,13 @@ class TrainSettings:
 
 @dataclass
 class TrainResult:
-    """What a run did. tokens_per_s counts the input tokens that are not padding."""
+    """What a run did. tokens_per_s counts the input tokens that are not padding, seconds this call's steps only."""
 
     steps: int
     seconds: float
     tokens_per_s: float
     losses: list[dict[str, float]]  # {"step", "loss"} and {"step", "validation_loss"}
+    resumed_from: int = 0  # the step of the checkpoint this call went on from
 
 
 def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) -> float:
@@ -208,6 +209,7 @@ def train(
 
         def on_train_begin(self, args, state, control, **_):
             losses.extend({"step": h["step"], "loss": h["loss"]} for h in state.log_history if "loss" in h)
+            self.first_step = state.global_step
             self.bar = progress_bar(state.max_steps, "training", "steps")
             self.bar.update(state.global_step)
 
@@ -231,7 +233,7 @@ def train(
         args=arguments,
         train_dataset=list(rows),
         data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
-        callbacks=[Watch()],
+        callbacks=[watch := Watch()],
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
@@ -245,7 +247,7 @@ def train(
             del model.learned
     seconds = time.perf_counter() - started
     model.eval()
-    return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses)
+    return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step)
 
 
 def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row], method: Method) -> str:
