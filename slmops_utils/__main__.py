@@ -164,6 +164,26 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_report(args: argparse.Namespace) -> int:
+    from .evaluate.report import read_results, report
+    from .evaluate.slices import learning_curve
+    from .records import atomic_writer
+
+    if args.curve:
+        by_rows = {}
+        for item in args.curve:
+            rows, _, path = item.partition("=")
+            if not rows.isdecimal() or not path:
+                raise ValueError(f"--curve takes ROWS=RESULTS, such as 500=small.json, not {item!r}")
+            by_rows[int(rows)] = read_results(path)
+        first = json.loads(args.results[0].read_text(encoding="utf-8"))
+        with atomic_writer(args.results[0]) as file:
+            json.dump(first | {"learning_curve": learning_curve(by_rows)}, file, indent=1)
+            file.write("\n")
+    print(report(args.results, args.out, args.title))
+    return 0
+
+
 def run_course(args: argparse.Namespace) -> int:
     from .classroom.course import run_course
 
@@ -302,6 +322,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--price-per-hour", type=float, help="US dollars an hour for this machine")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path)
+
+    sub = command("report", run_report, "write a report card: one HTML file that needs no network to be read")
+    sub.add_argument("--results", type=Path, nargs="+", required=True, help="what evaluate wrote with --out")
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--title", default="Report card")
+    sub.add_argument("--curve", nargs="+", default=[], metavar="ROWS=RESULTS", help="results of students trained on so many "
+                     "synthetic rows: a learning curve, kept in the first of --results")  # fmt: skip
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")
     sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))

@@ -2,13 +2,7 @@
 
 from typing import Any
 
-COLOURS = {
-    "teacher": "#3b4a6b",
-    "untuned": "#b8bcc6",
-    "baseline": "#d98e32",
-    "student": "#2a9d74",
-    "reference": "#8f6fb3",
-}
+from ..evaluate.figures import COLOURS, colour_of
 
 
 def _axes(width: float = 7.0, height: float = 3.6) -> tuple[Any, Any]:
@@ -39,7 +33,8 @@ def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training 
 
 def _bars(results: dict[str, Any]) -> tuple[str, list[tuple[str, dict[str, Any], str]]]:
     metric = next(iter(results["rows"][0]["metrics"]))
-    bars = [(row["role"], row["metrics"][metric], COLOURS[row["role"]]) for row in results["rows"]]
+    roles = [row["role"] for row in results["rows"]]
+    bars = [(row["role"], row["metrics"][metric], colour_of(row["role"], roles)) for row in results["rows"]]
     return metric, bars + [(name, m[metric], COLOURS["reference"]) for name, m in results["reference_rows"].items()]
 
 
@@ -75,7 +70,7 @@ def score_against_cost(results: dict[str, Any]) -> Any:
     figure, axes = _axes()
     for row in results["rows"]:
         x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
-        axes.scatter(x, y, s=row["parameters"] / 4e5, color=COLOURS[row["role"]], alpha=0.85)
+        axes.scatter(x, y, s=row["parameters"] / 4e5, color=colour_of(row["role"]), alpha=0.85)
         left = row["role"] == "baseline"  # which often lies where the student does
         axes.annotate(
             f"{row['role']}\n{row['parameters'] / 1e6:.0f} M",
