@@ -29,6 +29,13 @@ def _read_all(paths: list[Path]) -> list[Any]:
     return [example for path in paths for example in read_records(path)]
 
 
+def _named(items: list[str], option: str, form: str) -> dict[str, Any]:
+    found = dict(item.partition("=")[::2] for item in items)
+    if not all(name and value for name, value in found.items()):
+        raise ValueError(f"{option} takes {form}, not {' '.join(items)!r}")
+    return found
+
+
 def run_doctor(args: argparse.Namespace) -> int:
     from .classroom.doctor import doctor
 
@@ -153,13 +160,15 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from .evaluate.compare import ROLES, evaluate, table
 
     models = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
+    models |= _named(args.also, "--also", "LABEL=MODEL")
     if not models:
         print(f"name at least one model: {', '.join('--' + role for role in ROLES)}", file=sys.stderr)
         return 2
     train = _read_all(args.train) if args.train else []
     shots = train[: args.shots]
     results = evaluate(models, _read_all([args.test])[: args.limit], train, args.out, shots, not args.no_costs,
-                       args.price_per_hour, args.seed)  # fmt: skip
+                       args.price_per_hour, args.seed, args.price_per_token, args.within,
+                       _named(args.file, "--file", "LABEL=PATH"))  # fmt: skip
     print(table(results))
     return 0
 
@@ -320,6 +329,15 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=int, help="only the first so many test rows")
     sub.add_argument("--no-costs", action="store_true", help="scores only, no latency or memory")
     sub.add_argument("--price-per-hour", type=float, help="US dollars an hour for this machine")
+    sub.add_argument(
+        "--price-per-token", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens"
+    )
+    sub.add_argument("--within", type=float, default=2.0, help="seconds in which concurrent users are to be answered")
+    sub.add_argument("--also", nargs="+", default=[], metavar="LABEL=MODEL", help="further models, such as "
+                     "q8_0=endpoint:student@http://127.0.0.1:8080/v1")  # fmt: skip
+    sub.add_argument(
+        "--file", nargs="+", default=[], metavar="LABEL=PATH", help="what an endpoint serves, to be weighed"
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path)
 
