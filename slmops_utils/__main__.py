@@ -144,19 +144,25 @@ def run_shrink(args: argparse.Namespace) -> int:
         texts += [text for e in examples if (text := training_text(e))] + ["system\nuser\nassistant\n"]
     student = shrink(load_model(args.model), layers, args.rule, texts)
     save(student, str(args.out))
+    origin = {"parent": args.model, "layers": args.layers, "rule": args.rule}
+    (args.out / "shrink.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {student.parameters / 1e6:.1f} M parameters, {len(student.tokenizer):,} tokens, {student.name}")
     return 0
 
 
 def run_distill(args: argparse.Namespace) -> int:
+    from .deploy.model_card import remember_training
     from .distill.distill import STUDENT, distill
 
-    _print(distill(args.student, _read_all(args.data), args.out, _settings(STUDENT, args),
+    examples = _read_all(args.data)
+    _print(distill(args.student, examples, args.out, _settings(STUDENT, args),
                    teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
+    print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
     return 0
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
+    from .deploy.model_card import has_card, remember_scores
     from .evaluate.compare import ROLES, evaluate, table
 
     models = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
@@ -170,6 +176,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
                        args.price_per_hour, args.seed, args.price_per_token, args.within,
                        _named(args.file, "--file", "LABEL=PATH"))  # fmt: skip
     print(table(results))
+    for role, name in models.items():
+        if has_card(name):
+            remember_scores(name, results, role, args.test.name)
     return 0
 
 

@@ -70,10 +70,10 @@ def score_against_cost(results: dict[str, Any]) -> Any:
     figure, axes = _axes()
     for row in results["rows"]:
         x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
-        axes.scatter(x, y, s=row["parameters"] / 4e5, color=colour_of(row["role"]), alpha=0.85)
+        axes.scatter(x, y, s=(row["parameters"] or 4e7) / 4e5, color=colour_of(row["role"]), alpha=0.85)
         left = row["role"] == "baseline"  # which often lies where the student does
         axes.annotate(
-            f"{row['role']}\n{row['parameters'] / 1e6:.0f} M",
+            f"{row['role']}\n{row['parameters'] / 1e6:.0f} M" if row["parameters"] else row["role"],
             (x, y),
             xytext=(-10 if left else 10, 6),
             textcoords="offset points",

@@ -11,6 +11,7 @@ from typing import Any
 from ..records import Example, atomic_writer, read_records
 from ..tasks import gold_text
 from . import page
+from .case_study import case_study, check_claims, columns, said
 from .figures import curve, headline, score_against, slice_dots
 from .slices import KINDS, answers_of, kind, slices
 from .statistics import verdict
@@ -70,6 +71,8 @@ def section(results: dict[str, Any], examples: Sequence[Example], name: str, num
     for key in SLICED_BY:
         if found := slices(examples, key):
             parts.append(slices_part(found, key, metric))
+    if {"teacher", "student"} <= {row["role"] for row in results["rows"]}:
+        parts.append(case_study_part(results))
     parts.append(errors_part(examples))
     return "".join(parts) + "</section>"
 
@@ -127,6 +130,25 @@ def tests_table(results: dict[str, Any]) -> str:
     if not rows:
         return retained
     return "<h3>Paired tests</h3>" + page.table("Differences on the same rows", head, rows, numbers=2) + retained
+
+
+def case_study_part(results: dict[str, Any]) -> str:
+    """The source's case study beside what was measured, and its claims recomputed."""
+    achieved = "".join(
+        f"<h4>{page.text(role)}, measured</h4><ul>{''.join(f'<li>{page.text(sentence)}</li>' for sentence in sentences)}</ul>"
+        for role, sentences in case_study(results)["achieved"].items()
+    )
+    claims = [[check.claim, check.found, said(check)] for check in check_claims()]
+    return (
+        "<h3>The case study's table</h3>"
+        + page.table("What the source claims of its own pair, and what was measured here", *columns(results), numbers=9)
+        + achieved
+        + "<details><summary>Do the source's claims add up?</summary>"
+        + page.table(
+            "Each claim recomputed from the source's other numbers", ["claim", "recomputed", "adds up"], claims, 9
+        )
+        + "</details>"
+    )
 
 
 def slices_part(found: dict[str, dict[str, Any]], key: str, metric: str) -> str:
