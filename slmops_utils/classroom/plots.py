@@ -99,3 +99,39 @@ def length_histogram(lengths: dict[str, list[int]], title: str = "Tokens per pro
     axes.set(xlabel="tokens", ylabel="rows", title=title)
     axes.legend(frameon=False)
     return figure
+
+
+def kept_shares(measured: dict[str, tuple[float, float]], guessed: dict[str, float | None]) -> Any:
+    """What is left of the teacher in the student, one bar for each quantity: measured (teacher, student), guess beside it.
+
+    Guesses are shares of the teacher's value; None is no guess.
+    """
+    figure, axes = _axes(7.0, 0.6 * len(measured) + 1.4)
+    axes.grid(axis="y", visible=False)
+    for i, (name, (teacher, student)) in enumerate(measured.items()):
+        share = 100 * student / teacher
+        axes.barh(i, 100, color=COLOURS["untuned"], alpha=0.35, height=0.6)
+        axes.barh(i, share, color=COLOURS["student"], height=0.6)
+        axes.text(share + 1.5, i, f"{share:.0f} %", va="center", fontsize=9)
+        guess = guessed.get(name)
+        if guess is not None:
+            axes.plot(100 * guess, i, marker="D", color=COLOURS["baseline"], label="your guess")
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        axes.legend(handles[:1], names[:1], frameon=False, loc="lower right")
+    axes.set_yticks(range(len(measured)), list(measured))
+    axes.invert_yaxis()
+    axes.set(xlabel="student, % of the teacher", title="What is left")
+    return figure
+
+
+def cost_lines(lines: dict[str, tuple[float, float]], most: float, title: str = "What it costs") -> Any:
+    """Total dollars against requests, for each name (dollars once, dollars a request), up to `most` requests."""
+    figure, axes = _axes()
+    palette = ["#3b4a6b", "#2a9d74", "#d98e32", "#8f6fb3"]
+    for (name, (once, each)), colour in zip(lines.items(), palette, strict=False):
+        axes.plot([0, most], [once, once + each * most], color=colour, label=name)
+    axes.set(xlabel="requests answered", ylabel="US dollars", title=title, xlim=(0, most), ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.legend(frameon=False)
+    return figure
