@@ -91,8 +91,8 @@ def _close(found: float, claimed: float) -> bool:
 def case_study(results: dict[str, Any]) -> dict[str, Any]:
     """The case study's table and list from results of `evaluate` that hold a teacher and a student, costs measured.
 
-    {"rows": {role: {row of the table: text}}, "achieved": {role: [sentences in the source's form]}}, for the student
-    and every further role (exports). Raises ValueError when the teacher or the student is missing.
+    {"rows": {role: {row of the table: text}}, "achieved": {role: [sentences in the source's form]}, "warning"}, for the
+    student and every further role (exports). Raises ValueError when the teacher or the student is missing.
     """
     by_role = {row["role"]: row for row in results["rows"]}
     missing = [role for role in ("teacher", "student") if role not in by_role]
@@ -110,7 +110,21 @@ def case_study(results: dict[str, Any]) -> dict[str, Any]:
             role: achieved(by_role["teacher"], by_role[role], metric, interval if role == "student" else None)
             for role in others
         },
+        "warning": _warning(by_role["teacher"], results.get("reference_rows") or {}, metric),
     }
+
+
+def _warning(teacher: dict[str, Any], references: dict[str, Any], metric: str) -> str | None:
+    """A share kept of a teacher that knows no more than a word count is worth nothing: say so."""
+    known = {name: scores[metric]["value"] for name, scores in references.items() if metric in scores}
+    best = max(known, key=lambda name: known[name], default=None)
+    low = teacher["metrics"][metric]["ci95"][0]
+    if best is None or low > known[best]:
+        return None
+    return (
+        f"The teacher was not seen to be better than what needs no language model (its {metric} may be as low as "
+        f"{100 * low:.1f}%; {best}: {100 * known[best]:.1f}%), so a share kept of it says little."
+    )
 
 
 def table_row(row: dict[str, Any], metric: str) -> dict[str, str]:
@@ -194,7 +208,11 @@ def columns(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     found = case_study(results)
     shown = {"claimed teacher": claimed_row("teacher"), "claimed student": claimed_row("student")}
     shown |= {f"measured {role}": row for role, row in found["rows"].items()}
-    rows = [[name.replace("_", " "), *(column.get(name, "") for column in shown.values())] for name in TABLE_ROWS]
+    title = {"accuracy": "accuracy" if found["metric"] == "accuracy" else f"accuracy (ours: {found['metric']})"}
+    rows = [
+        [title.get(name, name.replace("_", " ")), *(column.get(name, "") for column in shown.values())]
+        for name in TABLE_ROWS
+    ]
     return ["", *shown], [row for row in rows if any(row[1:])]
 
 
@@ -202,7 +220,9 @@ def as_text(results: dict[str, Any]) -> str:
     """The table, the list and the checked claims, as Markdown."""
     head, rows = columns(results)
     lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
-    for role, sentences in case_study(results)["achieved"].items():
+    found = case_study(results)
+    lines += [f"{found['warning']}\n"] if found["warning"] else []
+    for role, sentences in found["achieved"].items():
         lines += [f"**{role}, measured:**", *(f"- {sentence}" for sentence in sentences), ""]
     lines += ["| claim | recomputed | adds up |", "|---|---|---|", *claim_lines(check_claims())]
     return "\n".join(lines)

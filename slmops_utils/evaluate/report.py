@@ -134,14 +134,17 @@ def tests_table(results: dict[str, Any]) -> str:
 
 def case_study_part(results: dict[str, Any]) -> str:
     """The source's case study beside what was measured, and its claims recomputed."""
+    found = case_study(results)
+    warning = f"<p><strong>{page.text(found['warning'])}</strong></p>" if found["warning"] else ""
     achieved = "".join(
         f"<h4>{page.text(role)}, measured</h4><ul>{''.join(f'<li>{page.text(sentence)}</li>' for sentence in sentences)}</ul>"
-        for role, sentences in case_study(results)["achieved"].items()
+        for role, sentences in found["achieved"].items()
     )
     claims = [[check.claim, check.found, said(check)] for check in check_claims()]
     return (
         "<h3>The case study's table</h3>"
         + page.table("What the source claims of its own pair, and what was measured here", *columns(results), numbers=9)
+        + warning
         + achieved
         + "<details><summary>Do the source's claims add up?</summary>"
         + page.table(

@@ -89,3 +89,11 @@ def test_the_sums_themselves():
     assert per_hour(3.2) == pytest.approx(1125)
     with pytest.raises(ValueError, match="above 0"):
         reduction(0, 1)
+
+
+def test_a_share_of_a_teacher_that_knows_nothing_is_marked():
+    easy = {"TF-IDF classifier": {"accuracy": {"value": 0.95, "ci95": [0.9, 1.0]}}}
+    assert "TF-IDF classifier: 95.0%" in case_study(measured(reference_rows=easy))["warning"]
+    assert "says little" in as_text(measured(reference_rows=easy))
+    hard = {"TF-IDF classifier": {"accuracy": {"value": 0.4, "ci95": [0.3, 0.5]}}}
+    assert case_study(measured(reference_rows=hard))["warning"] is None and "says little" not in as_text(measured())

@@ -67,6 +67,16 @@ def written(tmp_path):
     return write
 
 
+def test_every_measured_cost_has_its_column(written, tmp_path):
+    made = results()
+    made["rows"][1] |= {"first_token_ms": {"p50": 21.4, "p95": 30.0}, "throughput_by_batch": {"1": 3.5, "16": 15.7},
+                        "cost_per_1k_usd": 0.0018, "parameters": None, "bytes_on_disk": None, "peak_memory_bytes": None,
+                        "concurrent_users": {"users": 8, "within_s": 2.0, "at_least": False}}  # fmt: skip
+    page = report([written(made)], tmp_path / "card.html").read_text()
+    for words in ("21 ms", "1: 3.5, 16: 15.7", "0.0018", "8 in 2 s", "134.5 M", "The case study&#x27;s table"):
+        assert words in page or words.replace("&#x27;", "'") in page, words
+
+
 class Outline(HTMLParser):
     """Every address and every handler in a page, and whether its elements close in order."""
 
