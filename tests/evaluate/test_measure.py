@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from slmops_utils.__main__ import main
 from slmops_utils.evaluate.compare import evaluate, table
 from slmops_utils.evaluate.measure import cost_per_1k, measure, run_waves, weigh
-from slmops_utils.records import Example
+from slmops_utils.records import Example, write_records
 from tests.synthesize.server import Reply, Server, completion, problem
 
 PROMPTS = [[{"role": "user", "content": f"Premise: £{i}. Hypothesis: £5."}] for i in range(3)]
@@ -179,3 +180,18 @@ def test_a_gguf_file_is_weighed(tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "file").write_bytes(b"12345")
     assert weigh(tmp_path / "deep") == (None, 5)
+
+
+def test_the_command_measures_further_models_and_weighs_their_files(tiny_folder, tmp_path, capsys):
+    test, out = tmp_path / "test.jsonl", tmp_path / "results.json"
+    write_records(test, rows(3))
+    with Server(streaming) as server:
+        command = ["evaluate", "--student", tiny_folder, "--also", f"q8_0=endpoint:tiny@{server.url}", "--file",
+                   f"q8_0={tiny_folder}", "--within", "0.5", "--price-per-hour", "0.1", "--test", str(test), "--out", str(out)]  # fmt: skip
+        assert main(command) == 0
+    student, served = json.loads(out.read_text())["rows"]
+    assert student["concurrent_users"]["within_s"] == served["concurrent_users"]["within_s"] == 0.5
+    assert served["bytes_on_disk"] > student["bytes_on_disk"], "a folder is weighed with all its files"
+    assert served["first_token_ms"]["p50"] > 0 and served["cost_per_1k_usd"] > 0
+    assert main(["evaluate", "--student", tiny_folder, "--also", "no-model", "--test", str(test)]) == 1
+    assert "--also takes LABEL=MODEL" in capsys.readouterr().err
