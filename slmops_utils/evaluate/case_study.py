@@ -102,12 +102,12 @@ def case_study(results: dict[str, Any]) -> dict[str, Any]:
         )
     others = [role for role in by_role if role not in ("teacher", "untuned", "baseline")]
     metric = next(iter(by_role["teacher"]["metrics"]))
-    interval = (results.get("retention") or {}).get("ci95")
+    kept = {"student": results.get("retention"), **(results.get("retentions") or {})}
     return {
         "metric": metric,
         "rows": {role: table_row(by_role[role], metric) for role in ("teacher", *others)},
         "achieved": {
-            role: achieved(by_role["teacher"], by_role[role], metric, interval if role == "student" else None)
+            role: achieved(by_role["teacher"], by_role[role], metric, (kept.get(role) or {}).get("ci95"))
             for role in others
         },
         "warning": _warning(by_role["teacher"], results.get("reference_rows") or {}, metric),

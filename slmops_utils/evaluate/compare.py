@@ -97,7 +97,10 @@ def evaluate(
             for name, scored in references.items()
         },
         "comparisons": _comparisons(row_scores, headline, seed),
-        "retention": _retention(row_scores, seed),
+        "retention": _retention(row_scores, "student", seed),
+        "retentions": {
+            role: _retention(row_scores, role, seed) for role in row_scores if role not in ("teacher", "untuned")
+        },
         "shots": len(shots),
     }
     if out:
@@ -124,10 +127,10 @@ def _safe(role: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in role)
 
 
-def _retention(scores: dict[str, list[float]], seed: int) -> dict[str, Any] | None:
-    if "student" not in scores or "teacher" not in scores:
+def _retention(scores: dict[str, list[float]], role: str, seed: int) -> dict[str, Any] | None:
+    if role not in scores or "teacher" not in scores:
         return None
-    kept = retention(scores["student"], scores["teacher"], seed)
+    kept = retention(scores[role], scores["teacher"], seed)
     return kept.to_dict() if kept else None
 
 

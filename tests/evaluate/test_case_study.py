@@ -49,6 +49,14 @@ def test_the_sources_numbers_give_the_sources_sentences():
     assert "10x the concurrent users (from 4 within 2s to 40+ within 2s)" in sentences
 
 
+def test_an_exports_share_has_its_own_interval():
+    made = measured(
+        row("int4", 14 * 10**9, 10**10, 200.0, 0.86, 1.0), retentions={"int4": {"value": 0.91, "ci95": [0.5, 0.6]}}
+    )
+    assert any("95 % interval 50 to 60%" in sentence for sentence in case_study(made)["achieved"]["int4"])
+    assert any("95 % interval 88 to 97%" in sentence for sentence in case_study(made)["achieved"]["student"])
+
+
 def test_the_table_has_the_sources_rows_and_its_own_words():
     head, rows = columns(measured(row("int4", 14 * 10**9, 10**10, 200.0, 0.86, 1.0)))
     assert head == ["", "claimed teacher", "claimed student", "measured teacher", "measured student", "measured int4"]
