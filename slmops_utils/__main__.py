@@ -29,6 +29,13 @@ def _read_all(paths: list[Path]) -> list[Any]:
     return [example for path in paths for example in read_records(path)]
 
 
+def _named(items: list[str], option: str, form: str) -> dict[str, Any]:
+    found = dict(item.partition("=")[::2] for item in items)
+    if not all(name and value for name, value in found.items()):
+        raise ValueError(f"{option} takes {form}, not {' '.join(items)!r}")
+    return found
+
+
 def run_doctor(args: argparse.Namespace) -> int:
     from .classroom.doctor import doctor
 
@@ -137,30 +144,61 @@ def run_shrink(args: argparse.Namespace) -> int:
         texts += [text for e in examples if (text := training_text(e))] + ["system\nuser\nassistant\n"]
     student = shrink(load_model(args.model), layers, args.rule, texts)
     save(student, str(args.out))
+    origin = {"parent": args.model, "layers": args.layers, "rule": args.rule}
+    (args.out / "shrink.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {student.parameters / 1e6:.1f} M parameters, {len(student.tokenizer):,} tokens, {student.name}")
     return 0
 
 
 def run_distill(args: argparse.Namespace) -> int:
+    from .deploy.model_card import remember_training
     from .distill.distill import STUDENT, distill
 
-    _print(distill(args.student, _read_all(args.data), args.out, _settings(STUDENT, args),
+    examples = _read_all(args.data)
+    _print(distill(args.student, examples, args.out, _settings(STUDENT, args),
                    teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
+    print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
     return 0
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
+    from .deploy.model_card import has_card, remember_scores
     from .evaluate.compare import ROLES, evaluate, table
 
     models = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
+    models |= _named(args.also, "--also", "LABEL=MODEL")
     if not models:
         print(f"name at least one model: {', '.join('--' + role for role in ROLES)}", file=sys.stderr)
         return 2
     train = _read_all(args.train) if args.train else []
     shots = train[: args.shots]
     results = evaluate(models, _read_all([args.test])[: args.limit], train, args.out, shots, not args.no_costs,
-                       args.price_per_hour, args.seed)  # fmt: skip
+                       args.price_per_hour, args.seed, args.price_per_token, args.within,
+                       _named(args.file, "--file", "LABEL=PATH"))  # fmt: skip
     print(table(results))
+    for role, name in models.items():
+        if has_card(name):
+            remember_scores(name, results, role, args.test.name)
+    return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    from .evaluate.report import read_results, report
+    from .evaluate.slices import learning_curve
+    from .records import atomic_writer
+
+    if args.curve:
+        by_rows = {}
+        for item in args.curve:
+            rows, _, path = item.partition("=")
+            if not rows.isdecimal() or not path:
+                raise ValueError(f"--curve takes ROWS=RESULTS, such as 500=small.json, not {item!r}")
+            by_rows[int(rows)] = read_results(path)
+        first = json.loads(args.results[0].read_text(encoding="utf-8"))
+        with atomic_writer(args.results[0]) as file:
+            json.dump(first | {"learning_curve": learning_curve(by_rows)}, file, indent=1)
+            file.write("\n")
+    print(report(args.results, args.out, args.title))
     return 0
 
 
@@ -300,8 +338,24 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=int, help="only the first so many test rows")
     sub.add_argument("--no-costs", action="store_true", help="scores only, no latency or memory")
     sub.add_argument("--price-per-hour", type=float, help="US dollars an hour for this machine")
+    sub.add_argument(
+        "--price-per-token", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens"
+    )
+    sub.add_argument("--within", type=float, default=2.0, help="seconds in which concurrent users are to be answered")
+    sub.add_argument("--also", nargs="+", default=[], metavar="LABEL=MODEL", help="further models, such as "
+                     "q8_0=endpoint:student@http://127.0.0.1:8080/v1")  # fmt: skip
+    sub.add_argument(
+        "--file", nargs="+", default=[], metavar="LABEL=PATH", help="what an endpoint serves, to be weighed"
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path)
+
+    sub = command("report", run_report, "write a report card: one HTML file that needs no network to be read")
+    sub.add_argument("--results", type=Path, nargs="+", required=True, help="what evaluate wrote with --out")
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--title", default="Report card")
+    sub.add_argument("--curve", nargs="+", default=[], metavar="ROWS=RESULTS", help="results of students trained on so many "
+                     "synthetic rows: a learning curve, kept in the first of --results")  # fmt: skip
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")
     sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))

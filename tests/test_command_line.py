@@ -10,7 +10,19 @@ import pytest
 from slmops_utils.__main__ import build_parser
 from slmops_utils.records import Example, read_records, write_records
 
-COMMANDS = ("doctor", "data", "public", "correct", "generate", "filter", "shrink", "distill", "evaluate", "course")
+COMMANDS = (
+    "doctor",
+    "data",
+    "public",
+    "correct",
+    "generate",
+    "filter",
+    "shrink",
+    "distill",
+    "evaluate",
+    "report",
+    "course",
+)
 
 
 def run(*arguments, **environment):

@@ -176,9 +176,10 @@ def _results_table(results: dict[str, Any]) -> str:
         score = row["metrics"][metric]
         low, high = score["ci95"]
         latency = f"{row['latency_ms']['p50']:.0f} ms" if "latency_ms" in row else ""
+        size = f"{row['parameters'] / 1e6:.0f} M" if row["parameters"] else ""
         lines.append(
             f"<tr><td>{html.escape(row['role'])}</td><td>{100 * score['value']:.1f} %</td>"
-            f"<td>{100 * low:.1f} to {100 * high:.1f}</td><td>{row['parameters'] / 1e6:.0f} M</td><td>{latency}</td></tr>"
+            f"<td>{100 * low:.1f} to {100 * high:.1f}</td><td>{size}</td><td>{latency}</td></tr>"
         )
     for name, metrics in results["reference_rows"].items():
         lines.append(f"<tr><td>{html.escape(name)}</td><td>{100 * metrics[metric]['value']:.1f} %</td></tr>")

@@ -16,14 +16,17 @@ class Exercise:
     stages: tuple[tuple[str, Callable[[Callable[..., Any]], str | None]], ...]
 
 
-def check(name: str, attempt: Callable[..., Any]) -> Callable[..., Any]:
+def check(name: str, attempt: Callable[..., Any], exercises: "dict[str, Exercise] | None" = None) -> Callable[..., Any]:
     """Check an attempt, say how far it came, and return it if it is right, else the reference version.
+
+    `exercises` are those of one notebook, where a module of its own holds them.
 
     An attempt that returns None or raises NotImplementedError counts as not attempted.
     """
-    if name not in EXERCISES:
-        raise KeyError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
-    exercise = EXERCISES[name]
+    known = EXERCISES if exercises is None else exercises
+    if name not in known:
+        raise KeyError(f"no exercise {name!r}; there are {', '.join(known)}")
+    exercise = known[name]
     for number, (title, stage) in enumerate(exercise.stages, start=1):
         try:
             hint = stage(attempt)

@@ -2,13 +2,7 @@
 
 from typing import Any
 
-COLOURS = {
-    "teacher": "#3b4a6b",
-    "untuned": "#b8bcc6",
-    "baseline": "#d98e32",
-    "student": "#2a9d74",
-    "reference": "#8f6fb3",
-}
+from ..evaluate.figures import COLOURS, colour_of
 
 
 def _axes(width: float = 7.0, height: float = 3.6) -> tuple[Any, Any]:
@@ -39,7 +33,8 @@ def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training 
 
 def _bars(results: dict[str, Any]) -> tuple[str, list[tuple[str, dict[str, Any], str]]]:
     metric = next(iter(results["rows"][0]["metrics"]))
-    bars = [(row["role"], row["metrics"][metric], COLOURS[row["role"]]) for row in results["rows"]]
+    roles = [row["role"] for row in results["rows"]]
+    bars = [(row["role"], row["metrics"][metric], colour_of(row["role"], roles)) for row in results["rows"]]
     return metric, bars + [(name, m[metric], COLOURS["reference"]) for name, m in results["reference_rows"].items()]
 
 
@@ -75,10 +70,10 @@ def score_against_cost(results: dict[str, Any]) -> Any:
     figure, axes = _axes()
     for row in results["rows"]:
         x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
-        axes.scatter(x, y, s=row["parameters"] / 4e5, color=COLOURS[row["role"]], alpha=0.85)
+        axes.scatter(x, y, s=(row["parameters"] or 4e7) / 4e5, color=colour_of(row["role"]), alpha=0.85)
         left = row["role"] == "baseline"  # which often lies where the student does
         axes.annotate(
-            f"{row['role']}\n{row['parameters'] / 1e6:.0f} M",
+            f"{row['role']}\n{row['parameters'] / 1e6:.0f} M" if row["parameters"] else row["role"],
             (x, y),
             xytext=(-10 if left else 10, 6),
             textcoords="offset points",
@@ -102,5 +97,41 @@ def length_histogram(lengths: dict[str, list[int]], title: str = "Tokens per pro
     for (name, values), colour in zip(lengths.items(), ("#3b4a6b", "#2a9d74", "#d98e32"), strict=False):
         axes.hist(values, bins=30, alpha=0.65, label=name, color=colour)
     axes.set(xlabel="tokens", ylabel="rows", title=title)
+    axes.legend(frameon=False)
+    return figure
+
+
+def kept_shares(measured: dict[str, tuple[float, float]], guessed: dict[str, float | None]) -> Any:
+    """What is left of the teacher in the student, one bar for each quantity: measured (teacher, student), guess beside it.
+
+    Guesses are shares of the teacher's value; None is no guess.
+    """
+    figure, axes = _axes(7.0, 0.6 * len(measured) + 1.4)
+    axes.grid(axis="y", visible=False)
+    for i, (name, (teacher, student)) in enumerate(measured.items()):
+        share = 100 * student / teacher
+        axes.barh(i, 100, color=COLOURS["untuned"], alpha=0.35, height=0.6)
+        axes.barh(i, share, color=COLOURS["student"], height=0.6)
+        axes.text(share + 1.5, i, f"{share:.0f} %", va="center", fontsize=9)
+        guess = guessed.get(name)
+        if guess is not None:
+            axes.plot(100 * guess, i, marker="D", color=COLOURS["baseline"], label="your guess")
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        axes.legend(handles[:1], names[:1], frameon=False, loc="lower right")
+    axes.set_yticks(range(len(measured)), list(measured))
+    axes.invert_yaxis()
+    axes.set(xlabel="student, % of the teacher", title="What is left")
+    return figure
+
+
+def cost_lines(lines: dict[str, tuple[float, float]], most: float, title: str = "What it costs") -> Any:
+    """Total dollars against requests, for each name (dollars once, dollars a request), up to `most` requests."""
+    figure, axes = _axes()
+    palette = ["#3b4a6b", "#2a9d74", "#d98e32", "#8f6fb3"]
+    for (name, (once, each)), colour in zip(lines.items(), palette, strict=False):
+        axes.plot([0, most], [once, once + each * most], color=colour, label=name)
+    axes.set(xlabel="requests answered", ylabel="US dollars", title=title, xlim=(0, most), ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.legend(frameon=False)
     return figure

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..records import Example
+from ..tasks import gold_text
 
 
 def record_html(example: Example) -> str:
@@ -13,30 +14,12 @@ def record_html(example: Example) -> str:
     for message in example.messages:
         parts.append(_block(message["role"], message["content"]))
     if example.reference is not None:
-        parts.append(_block("reference", _gold(example)))
+        parts.append(_block("reference", gold_text(example)))
     if example.response is not None:
         parts.append(_block(f"{example.response.model} ({example.response.finish_reason})", example.response.text))
     for role, given in example.extra.get("answers", {}).items():
         parts.append(_block(f"{role}: {'right' if given['score'] else 'wrong'}", given["text"]))
     return "".join(parts)
-
-
-def _gold(example: Example) -> str:
-    """The gold answer as its task words it, and below it whatever else the reference asks for."""
-    from ..tasks import get_task
-
-    reference = example.reference
-    if not isinstance(reference, dict):
-        return str(reference)
-    try:
-        text = str(get_task(example.task).target(example))
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
-        text = str(reference)  # a reference its task cannot read is shown as it is
-    wanted = [" / ".join(map(str, group[:3])) for group in reference.get("required", []) if group]
-    banned = [str(phrase) for phrase in reference.get("forbidden", [])]
-    for title, phrases in (("has to say", wanted), ("must not say", banned)):
-        text += f"\n{title}: {'; '.join(phrases)}" if phrases else ""
-    return text
 
 
 def _block(title: str, text: str) -> str:

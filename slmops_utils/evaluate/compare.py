@@ -11,9 +11,11 @@ from ..models.hardware import describe
 from ..models.load import bytes_on_disk, load_model
 from ..records import Example, atomic_writer, write_records
 from ..synthesize.answer import Sampling, answer
+from ..synthesize.presets import PREFIX
 from ..tasks import few_shot, get_task
-from .measure import measure
+from .measure import measure, weigh
 from .reference import reference_scores
+from .served import served_answers
 from .statistics import bootstrap, holm, paired_difference, retention, verdict
 
 ROLES = ("teacher", "untuned", "baseline", "student")
@@ -28,11 +30,16 @@ def evaluate(
     costs: bool = True,
     price_per_hour: float | None = None,
     seed: int = 0,
+    price_per_token: tuple[float, float] | None = None,
+    within_s: float = 2.0,
+    files: dict[str, str | Path] | None = None,
 ) -> dict[str, Any]:
-    """Score models (role -> name) on the same labelled rows of one task.
+    """Score models (role -> name, `endpoint:MODEL@WHERE` included) on the same labelled rows of one task.
 
     `train` feeds the reference rows (majority class, TF-IDF). `costs` also measures latency, throughput and peak
-    memory, each model in a fresh process; `price_per_hour` (US dollars for the machine) turns throughput into a cost.
+    memory, each model in a fresh process, and users served `within_s` seconds (see `measure`); `price_per_hour` (US dollars
+    for the machine) or `price_per_token` (per million in, out) makes a cost of them, `files` (role -> file or folder) says
+    what an endpoint serves. Roles beyond ROLES, such as an export's, are compared with teacher and student.
     With `out`, writes the results JSON and beside it every answer (`out` with .answers.jsonl). Raises ValueError for
     unlabelled rows or more than one task.
     """
@@ -50,23 +57,32 @@ def evaluate(
     rows, row_scores, answers = [], {}, {}
     for role, name in models.items():
         started = time.perf_counter()
-        loaded = load_model(name)
-        texts = [a.text for a in answer(loaded, prompts, sampling)]
+        file = (files or {}).get(role)
+        if name.startswith(PREFIX):
+            journal = Path(out).with_suffix(f".{_safe(role)}.journal.jsonl") if out else None
+            texts = served_answers(name, test, prompts, sampling, journal, price_per_token)
+            parameters, size = weigh(file) if file else (None, None)
+        else:
+            loaded = load_model(name)
+            texts = [a.text for a in answer(loaded, prompts, sampling)]
+            parameters, size = loaded.parameters, bytes_on_disk(name)
+            del loaded
         seconds = time.perf_counter() - started
         scored = {m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in metrics.items()}
         row_scores[role], answers[role] = scored[headline], texts
         row: dict[str, Any] = {
             "model": name,
             "role": role,
-            "parameters": loaded.parameters,
-            "bytes_on_disk": bytes_on_disk(name),
+            "parameters": parameters,
+            "bytes_on_disk": size,
             "metrics": {m: bootstrap(scored[m], metrics[m].aggregate, seed).to_dict() for m in scored},
             "scoring_seconds": round(seconds, 1),
         }
-        del loaded
         if costs:
-            row |= measure(name, prompts, sampling.max_new_tokens)
-            row["cost_per_1k_usd"] = price_per_hour and round(1000 * price_per_hour / 3600 / row["throughput_per_s"], 4)
+            row |= measure(
+                name, prompts, sampling.max_new_tokens, within_s=within_s,
+                price_per_hour=price_per_hour, price_per_token=price_per_token, file=file,
+            )  # fmt: skip
         rows.append(row)
     references = reference_scores(train, test) if train else {}
     results = {
@@ -81,7 +97,10 @@ def evaluate(
             for name, scored in references.items()
         },
         "comparisons": _comparisons(row_scores, headline, seed),
-        "retention": _retention(row_scores, seed),
+        "retention": _retention(row_scores, "student", seed),
+        "retentions": {
+            role: _retention(row_scores, role, seed) for role in row_scores if role not in ("teacher", "untuned")
+        },
         "shots": len(shots),
     }
     if out:
@@ -94,6 +113,7 @@ def evaluate(
 
 def _comparisons(scores: dict[str, list[float]], metric: str, seed: int) -> list[dict[str, Any]]:
     pairs = [("student", "baseline"), ("student", "untuned"), ("student", "teacher"), ("baseline", "untuned")]
+    pairs += [(role, other) for role in scores if role not in ROLES for other in ("student", "teacher")]
     found = [
         {"a": a, "b": b, "metric": metric, **paired_difference(scores[a], scores[b], seed)}
         for a, b in pairs
@@ -103,10 +123,14 @@ def _comparisons(scores: dict[str, list[float]], metric: str, seed: int) -> list
     return [comparison | {"p_corrected": p} for comparison, p in zip(found, corrected, strict=True)]
 
 
-def _retention(scores: dict[str, list[float]], seed: int) -> dict[str, Any] | None:
-    if "student" not in scores or "teacher" not in scores:
+def _safe(role: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in role)
+
+
+def _retention(scores: dict[str, list[float]], role: str, seed: int) -> dict[str, Any] | None:
+    if role not in scores or "teacher" not in scores:
         return None
-    kept = retention(scores["student"], scores["teacher"], seed)
+    kept = retention(scores[role], scores["teacher"], seed)
     return kept.to_dict() if kept else None
 
 
@@ -125,9 +149,13 @@ def table(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         score = row["metrics"][metric]
         low, high = score["ci95"]
-        line = f"  {row['role']:<10} {100 * score['value']:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]  {row['parameters'] / 1e6:6.1f} M"
+        line = f"  {row['role']:<10} {100 * score['value']:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        if row["parameters"]:
+            line += f"  {row['parameters'] / 1e6:6.1f} M"
         if "latency_ms" in row:
-            line += f"  p50 {row['latency_ms']['p50']:.0f} ms  {row['throughput_per_s']:.1f}/s  {row['peak_memory_bytes'] / 2**20:.0f} MiB"
+            line += f"  p50 {row['latency_ms']['p50']:.0f} ms  {row['throughput_per_s']:.1f}/s"
+        if row.get("peak_memory_bytes"):
+            line += f"  {row['peak_memory_bytes'] / 2**20:.0f} MiB"
         lines.append(line)
     for name, metrics in results["reference_rows"].items():
         lines.append(f"  ({name}: {100 * metrics[metric]['value']:.1f} %)")

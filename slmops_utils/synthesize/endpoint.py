@@ -164,7 +164,7 @@ class _Run:
     async def all(self, on_progress: Callable[[int, Bill], None]) -> None:
         self.task, self.settled = asyncio.current_task(), asyncio.Condition()
         self.stopping, self.first_is_back = asyncio.Event(), asyncio.Event()
-        client = _client(self.endpoint, self.network)
+        client = make_client(self.endpoint, self.network)
         rows: Iterator[int] = iter(self.todo)
         writer = asyncio.create_task(self._sync_now_and_then(on_progress))
         try:
@@ -377,7 +377,7 @@ def _connection(cause: BaseException | None) -> _Failure:
     return _Failure(f"connection broken ({type(cause).__name__})")
 
 
-def _client(endpoint: Endpoint, network: Network) -> Any:
+def make_client(endpoint: Endpoint, network: Network) -> Any:
     """The SDK's client without its own retries and redirects, reading at most MOST_BYTES of an answer."""
     import httpx2 as httpx
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit

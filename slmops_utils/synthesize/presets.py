@@ -50,8 +50,14 @@ OPENAI = Terms("restricted", "No models that compete with OpenAI's; verify with 
 ANTHROPIC = Terms(
     "restricted", "Model training needs written permission; non-competing specialised tools are permitted."
 )
+OPEN = Terms(
+    "yes", "Its licence (Apache-2.0 or MIT) asks nothing of answers; with weights made from it, ship the licence."
+)
 UNKNOWN = Terms("check", "Nothing is known here about this model's terms: read them before you train on its answers.")
 OWN = Terms("check", "Your own server: the licence of the model it serves decides.")
+
+# by a word of a model's name
+BY_NAME = {"llama": LLAMA, "deepseek": DEEPSEEK, "smollm2": OPEN, "phi-3": OPEN, "phi-4": OPEN}
 
 PRESETS = {
     "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", DEEPSEEK),
@@ -142,3 +148,17 @@ def find_endpoint(name: str, price: tuple[float, float] | None = None) -> Endpoi
         if not base:
             raise EndpointError(f"set the environment variable {variable} to your endpoint's address (…/openai/v1)")
     return Endpoint(model, base, preset.key_variable, terms or preset.terms, stated, False)
+
+
+def terms_of(name: str) -> Terms:
+    """What is known about training on the answers of a model as a record names it: "deepseek-chat@api.deepseek.com/v1",
+    a Hub name. A server of one's own, and a name nobody here knows, are to be checked."""
+    model, _, where = name.lower().rpartition("@") if "@" in name else (name.lower(), "", "")
+    for word, terms in BY_NAME.items():
+        if word in model:
+            return terms
+    for preset in PRESETS.values():
+        host = urlsplit(preset.base_url).netloc
+        if host and where.split("/")[0] == host:
+            return preset.terms
+    return OWN if where.split(":")[0].split("/")[0] in ("localhost", "127.0.0.1") else UNKNOWN

@@ -98,3 +98,19 @@ def few_shot(prompt: list[dict[str, str]], shots: Sequence[Example], task: Task)
         turns += [{"role": "user", "content": article + body[0]["content"]}, *body[1:]]
         turns.append({"role": "assistant", "content": task.target(shot)})
     return system + turns + [m for m in prompt if m["role"] != "system"]
+
+
+def gold_text(example: Example) -> str:
+    """The gold answer as its task words it, and below it whatever else the reference asks for."""
+    reference = example.reference
+    if not isinstance(reference, dict):
+        return str(reference)
+    try:
+        text = str(get_task(example.task).target(example))
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+        text = str(reference)  # a reference its task cannot read is shown as it is
+    wanted = [" / ".join(map(str, group[:3])) for group in reference.get("required", []) if group]
+    banned = [str(phrase) for phrase in reference.get("forbidden", [])]
+    for title, phrases in (("has to say", wanted), ("must not say", banned)):
+        text += f"\n{title}: {'; '.join(phrases)}" if phrases else ""
+    return text

@@ -87,7 +87,7 @@ def test_the_score_is_the_share_of_right_answers(tiny_folder, monkeypatch):
     score = results["rows"][0]["metrics"]["accuracy"]
     assert score["value"] == pytest.approx(4 / 6)
     assert score["ci95"][0] < 4 / 6 < score["ci95"][1]
-    assert results["retention"]["value"] == 1.0
+    assert results["retention"]["value"] == 1.0 and results["retentions"] == {"student": results["retention"]}
     assert "66.7 %" in table(results)
 
 
