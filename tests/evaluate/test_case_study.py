@@ -86,9 +86,9 @@ def test_what_was_not_measured_is_left_out():
         case_study({"rows": [bare]})
 
 
-def test_the_recorded_runs_give_a_table():
-    results = json.loads((ROOT / "data/results/road_conversation_test.json").read_text())
-    text = as_text(results)
+@pytest.mark.parametrize("path", sorted((ROOT / "data/results").glob("road_*.json")), ids=lambda path: path.stem)
+def test_the_recorded_runs_give_a_table(path):
+    text = as_text(json.loads(path.read_text(encoding="utf-8")))
     assert "measured student" in text and "queries/hour" in text and "1,125 an hour" in text
 
 
