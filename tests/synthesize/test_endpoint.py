@@ -220,9 +220,10 @@ def test_too_many_failures_stop_the_run_with_the_reason_most_often_met(tmp_path)
 
 
 def test_a_run_above_the_ratio_goes_on_to_its_end(tmp_path):
-    with Server(lambda number, body: problem(400) if row_of(body) % 4 == 0 else "neutral") as server:
+    # one row in six: whichever of the rows in flight come back first, no moment of the run is below the ratio
+    with Server(lambda number, body: problem(400) if row_of(body) % 6 == 0 else "neutral") as server:
         report = ask(server, tmp_path, 60, replace(QUICK, success_ratio=0.7))
-    assert (report["ended_early"], report["asked"], report["failures"]) == (None, 45, {"HTTP 400": 15})
+    assert (report["ended_early"], report["asked"], report["failures"]) == (None, 50, {"HTTP 400": 10})
 
 
 def test_concurrency_is_used_and_bounded(tmp_path):
