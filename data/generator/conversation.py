@@ -243,10 +243,10 @@ def spread(shares: dict, size: int, rng: random.Random) -> list:
     return keys
 
 
-def build(seed: int) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference. Each split draws for itself: longer ones change no other."""
     seen, out = set(), {}
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         bank = "train" if split == "pool" else split
         rng = random.Random(f"{seed} {split}")
         facts = [fact for fact in load_facts(bank) if fact["id"] in PHRASES[bank]["facts"]]

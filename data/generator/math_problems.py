@@ -252,11 +252,11 @@ def question(text: str, extra: list[str], rng: random.Random, kinds: list[str]) 
     return mistype(text, rng, 0.05, (*KEEP, *kinds)) if rng.random() < 0.25 else text
 
 
-def build(seed: int) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
     """All splits; the pool is drawn like train but carries no reference."""
     rng, seen, out = random.Random(seed), set(), {}
     phrases = yaml.safe_load((HERE / "phrases" / "math.yaml").read_text(encoding="utf-8"))
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         base = "train" if split == "pool" else split
         facts = {fact["id"]: fact for fact in load_facts(base)}
         banks = [read_bank(facts[name], lines) for name, lines in phrases[base]["facts"].items()]

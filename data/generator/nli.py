@@ -159,12 +159,12 @@ def _write(told: list, asides: list, entry: dict, bank: dict, decks: Decks, rng:
     return _one_caller(" ".join(part[0].upper() + part[1:] for part in parts))
 
 
-def build(seed: int) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
     """All splits of the task; the pool is drawn like train but carries no reference."""
     rng = random.Random(seed)
     banks = yaml.safe_load((HERE / "phrases" / "nli.yaml").read_text(encoding="utf-8"))
     out, seen = {}, set()
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         base = "train" if split == "pool" else split
         bank, decks = banks[base], Decks(rng)
         facts = {fact["id"]: fact for fact in load_facts(base)}

@@ -179,10 +179,10 @@ def rivals(fact: dict, point: dict) -> bool:
     return bool(kind) and any(measure(p["values"][0]) == kind for p in fact["points"] if p is not point)
 
 
-def build(seed: int) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference."""
     rng, out = random.Random(seed), {}
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         name = "train" if split == "pool" else split
         bank, dealer, seen, records = PHRASES[name], Dealer(rng), set(), {}
         points = [(fact, p) for fact in load_facts(name) for p in fact["points"]]

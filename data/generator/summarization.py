@@ -7,6 +7,7 @@ What was taken back, belongs to the other kind or is beside the point is `forbid
 import random
 import re
 from collections import Counter
+from itertools import count
 
 import yaml
 
@@ -335,17 +336,17 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
             "fact": edition.fact, "topic": edition.topic, "difficulty": level}  # fmt: skip
 
 
-def build(seed: int) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference."""
     rng, seen, out = random.Random(seed), set(), {}
-    for split, size in SIZES.items():
+    for split, size in sizes.items():
         base = "train" if split == "pool" else split
         facts, w, records = load_facts(base), Writer(BANKS[base], rng), []
         levels, forms, turn = spread(LEVELS, size, rng), spread(FORMS, size, rng), Counter()
         for i, (level, form) in enumerate(zip(levels, forms, strict=True)):
             fact = facts[turn[level] % len(facts)]
             turn[level] += 1
-            while len(records) == i:
+            for attempt in count(1):
                 edition = draw_edition(fact, rng)
                 rest = sorted(rng.sample(edition.points, 4), key=lambda p: w.used[level, p.key])
                 points = rest[: 2 if level == "medium" or (level == "hard" and rng.random() < 0.2) else 1]
@@ -355,6 +356,9 @@ def build(seed: int) -> dict[str, list[dict]]:
                     seen.add(draft["messages"][0]["content"])
                     w.used.update([*w.pending, *((level, p.key) for p in points)])
                     records.append({"id": f"summarization-{split}-{i + 1:04d}", **draft})
+                    break
+                if attempt % 500 == 0:  # the least used lines fit nowhere: let others have their turn
+                    w.used.update(w.pending)
         if split == "pool":
             for row in records:
                 del row["reference"]
