@@ -202,6 +202,21 @@ def run_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_curve(args: argparse.Namespace) -> int:
+    from .evaluate.sizes import Study, choose, plan_curve, plan_final, read_runs, run_study
+
+    given = {name: getattr(args, name) for name in vars(Study()) if getattr(args, name, None) is not None}
+    study = Study(**given)
+    shard, shards = (int(i) for i in args.shard.split("/"))
+    if args.final:
+        recorded = read_runs(study.results)
+        runs = [run for task in args.tasks for run in plan_final(task, choose(recorded, task, args.keep), args.seeds)]
+    else:
+        runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
+    print(f"{run_study(runs, study, (shard, shards))} of {len(runs)} runs made now; results in {study.results}")
+    return 0
+
+
 def run_course(args: argparse.Namespace) -> int:
     from .classroom.course import run_course
 
@@ -301,7 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("shrink", run_shrink, "carve a student out of a teacher: fewer layers, a smaller vocabulary")
     sub.add_argument("--model", required=True)
     sub.add_argument("--layers", default="6", help="how many to keep, or which: 0,5,29")
-    sub.add_argument("--rule", default="even", choices=("even", "early"))
+    sub.add_argument("--rule", default="even", choices=("even", "early", "influence"))
     sub.add_argument("--vocabulary-from", type=Path, nargs="*", help="records whose tokens to keep (default: keep all)")
     sub.add_argument("--out", type=Path, required=True)
 
@@ -356,6 +371,21 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--title", default="Report card")
     sub.add_argument("--curve", nargs="+", default=[], metavar="ROWS=RESULTS", help="results of students trained on so many "
                      "synthetic rows: a learning curve, kept in the first of --results")  # fmt: skip
+
+    sub = command("curve", run_curve, "measure how small a student can be: size, choice of layers, healing; resumable")
+    sub.add_argument("--tasks", nargs="+", default=["nli", "qa", "math", "conversation", "summarization"])
+    sub.add_argument("--sizes", type=int, nargs="+", default=[4, 6, 10, 16, 24], help="layers to keep")
+    sub.add_argument("--rules", nargs="+", default=["early", "even", "influence"], help="the first one is also healed")
+    sub.add_argument("--final", action="store_true", help="the chosen size of each task: untuned, baseline, student")
+    sub.add_argument("--keep", type=float, default=0.92, help="share of the teacher's validation score to keep")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    sub.add_argument("--teacher", help="a model name (default: data/teacher)")
+    for name, kind in (("data", Path), ("work", Path), ("results", Path), ("steps", int), ("heal_steps", int),
+                       ("batch_size", int), ("learning_rate", float)):  # fmt: skip
+        sub.add_argument(f"--{name.replace('_', '-')}", type=kind)
+    sub.add_argument(
+        "--shard", default="0/1", help="i/n: every n-th run from the i-th on, for n processes side by side"
+    )
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")
     sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))

@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ def distill(
     on_log: Any = None,
     teacher: str | LoadedModel | None = None,
     soft_targets: str | Path | None = None,
+    every_position: bool = False,
 ) -> dict[str, Any]:
     """Train a student on examples that carry a teacher's response, or else a label, and save it as a model folder.
 
     Trained on labels alone this gives the baseline; with the teacher's answers to a pool added, the distilled student.
     `settings.method` says what it is graded by (see methods.py). Every method but 'text' needs the `teacher` itself; what
     that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
-    and runs with the same rows, tokenizer, temperature and k.
+    and runs with the same rows, tokenizer, temperature and k. `every_position` grades the prompts too: with a divergence
+    and alpha 0 that heals a carved student before its lessons.
     Returns what was done, which is also written to `out`/distill.json.
     """
     check_method(settings, teacher)
@@ -44,6 +46,8 @@ def distill(
         rows, left_out = step_by_step_rows(examples, loaded.tokenizer, settings.rationale_weight)
     else:
         rows, left_out = encode_rows(examples, loaded.tokenizer)
+    if every_position:
+        rows = [replace(row, prompt_length=0) for row in rows]
     held_out, _ = encode_rows(validation, loaded.tokenizer)
     if settings.method in NEED_NO_TEACHER:
         teacher = None  # its answers are in the examples

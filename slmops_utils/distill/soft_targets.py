@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ..models.align import teacher_ids, template_fingerprint, tokenizer_fingerprint
 from ..models.load import LoadedModel, model_fingerprint
 from ..progress import progress_bar
@@ -72,20 +74,24 @@ def make_soft_targets(
     mapping = torch.tensor(teacher_ids(teacher.tokenizer, student_tokenizer), device=teacher.model.device)
     _check_ids(rows)
     key = key_of(teacher, student_tokenizer, temperature, top_k)
-    start_folder(Path(folder), key)
-    targets = SoftTargets(folder, key)
-    missing = [row for row in rows if row not in targets]
-    number = 1 + max((int(place.shard.stem.split("-")[1]) for place in targets.places.values()), default=-1)
-    with progress_bar(len(rows), "teacher's soft targets") as bar:
-        bar.update(len(rows) - len(missing))
-        for start in range(0, len(missing), rows_per_shard):
-            chosen = missing[start : start + rows_per_shard]
-            scored = _score(teacher, chosen, mapping, student_tokenizer.pad_token_id, temperature, top_k, batch_size)
-            shard = targets.folder / f"shard-{number:05}.safetensors"
-            write_shard(shard, chosen, scored, targets.key)
-            targets.add(shard)
-            number += 1
-            bar.update(len(chosen))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(folder) / ".lock"):  # a second process waits, and finds the work done
+        start_folder(Path(folder), key)
+        targets = SoftTargets(folder, key)
+        missing = [row for row in rows if row not in targets]
+        number = 1 + max((int(place.shard.stem.split("-")[1]) for place in targets.places.values()), default=-1)
+        with progress_bar(len(rows), "teacher's soft targets") as bar:
+            bar.update(len(rows) - len(missing))
+            for start in range(0, len(missing), rows_per_shard):
+                chosen = missing[start : start + rows_per_shard]
+                scored = _score(
+                    teacher, chosen, mapping, student_tokenizer.pad_token_id, temperature, top_k, batch_size
+                )
+                shard = targets.folder / f"shard-{number:05}.safetensors"
+                write_shard(shard, chosen, scored, targets.key)
+                targets.add(shard)
+                number += 1
+                bar.update(len(chosen))
     print(targets.describe(), flush=True)
     return targets
 

@@ -64,7 +64,7 @@ def evaluate(
             parameters, size = weigh(file) if file else (None, None)
         else:
             loaded = load_model(name)
-            texts = [a.text for a in answer(loaded, prompts, sampling)]
+            texts = [a.text for a in answer(loaded, prompts, sampling, loaded.answer_batch)]
             parameters, size = loaded.parameters, bytes_on_disk(name)
             del loaded
         seconds = time.perf_counter() - started

@@ -7,16 +7,19 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .influence import block_influence
 from .load import LoadedModel
 from .vocabulary import trim_tokenizer
 
-RULES = ("even", "early")
+RULES = ("early", "even", "influence")
+INFLUENCE_TEXTS = 256  # enough to rank layers, in seconds
 
 
-def choose_layers(total: int, keep: int, rule: str = "even") -> list[int]:
+def choose_layers(total: int, keep: int, rule: str = "even", influence: Sequence[float] = ()) -> list[int]:
     """Which layers to keep, always with the first and the last.
 
-    'even' spaces them evenly; 'early' keeps the first ones and the last, dropping one contiguous late block.
+    'even' spaces them evenly; 'early' keeps the first ones and the last, dropping one contiguous late block (arXiv
+    2403.17887); 'influence' keeps those that change most what passes through them (see influence.py).
     """
     if not 2 <= keep <= total:
         raise ValueError(f"cannot keep {keep} of {total} layers: between 2 and {total}")
@@ -24,6 +27,11 @@ def choose_layers(total: int, keep: int, rule: str = "even") -> list[int]:
         return [round(i * (total - 1) / (keep - 1)) for i in range(keep)]
     if rule == "early":
         return [*range(keep - 1), total - 1]
+    if rule == "influence":
+        if len(influence) != total:
+            raise ValueError(f"rule 'influence' needs a measured influence of each of the {total} layers")
+        ranked = sorted(range(1, total - 1), key=lambda i: (-influence[i], i))
+        return sorted([0, *ranked[: keep - 2], total - 1])
     raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}, or give a list of layer numbers")
 
 
@@ -71,15 +79,18 @@ def shrink(
     vocabulary_from: Iterable[str] | None = None,
 ) -> LoadedModel:
     """Carve a student. `layers` is how many (chosen by `rule`), which, or None for all; the vocabulary is trimmed to
-    what the texts of `vocabulary_from` need (None keeps it whole). The parent is left as it is."""
+    what the texts of `vocabulary_from` need (None keeps it whole). The parent is left as it is. Rule 'influence'
+    measures it on those texts, and raises ValueError without any."""
     total = parent.model.config.num_hidden_layers
+    texts = None if vocabulary_from is None else list(vocabulary_from)
     if layers is None:
         layers = range(total)
     elif isinstance(layers, int):
-        layers = choose_layers(total, layers, rule)
+        measured = block_influence(parent, (texts or [])[:INFLUENCE_TEXTS]) if rule == "influence" else ()
+        layers = choose_layers(total, layers, rule, measured)
     model, tokenizer = keep_layers(parent.model, list(layers)), parent.tokenizer
-    if vocabulary_from is not None:
-        tokenizer, kept_ids = trim_tokenizer(tokenizer, vocabulary_from)
+    if texts is not None:
+        tokenizer, kept_ids = trim_tokenizer(tokenizer, texts)
         model = keep_tokens(model, kept_ids, tokenizer)
     return LoadedModel(f"{parent.name} ({len(layers)} layers)", model, tokenizer, parent.dtype, parent.dtype_reason)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops_utils.models.carve import choose_layers, keep_layers, keep_tokens, save, shrink
+from slmops_utils.models.influence import block_influence
 from slmops_utils.models.load import LoadedModel, weights_fingerprint
 from slmops_utils.models.vocabulary import trim_tokenizer
 
@@ -55,7 +56,7 @@ def test_too_few_or_too_many_layers_are_an_error(keep):
 
 
 def test_an_unknown_rule_names_those_that_exist():
-    with pytest.raises(ValueError, match=r"'odd'.*even, early"):
+    with pytest.raises(ValueError, match=r"'odd'.*early, even, influence"):
         choose_layers(30, 4, "odd")
 
 
@@ -63,6 +64,32 @@ def test_an_unknown_rule_names_those_that_exist():
 def test_a_bad_list_of_layers_is_an_error(layers, deep):
     with pytest.raises(ValueError, match="rising numbers from 0 to 4"):
         keep_layers(deep.model, layers)
+
+
+def test_influence_keeps_the_layers_that_change_most_and_both_ends():
+    assert choose_layers(6, 4, "influence", [0.0, 0.1, 0.9, 0.2, 0.8, 0.0]) == [0, 2, 4, 5]
+    with pytest.raises(ValueError, match="measured influence"):
+        choose_layers(6, 4, "influence")
+
+
+def test_a_layer_that_passes_its_input_on_has_no_influence_and_goes_first(deep):
+    quiet = deep.model.get_decoder().layers[2]
+    with torch.no_grad():
+        quiet.self_attn.o_proj.weight.zero_()
+        quiet.mlp.down_proj.weight.zero_()
+    measured = block_influence(deep, [TEXT, "a much shorter text"], batch_size=2)
+    assert measured[2] == pytest.approx(0, abs=1e-6)
+    assert min(measured[:2] + measured[3:]) > 1e-4
+    assert measured == pytest.approx(block_influence(deep, [TEXT, "a much shorter text"], batch_size=1), abs=1e-5)
+    student = shrink(deep, 4, "influence", [TEXT])
+    others = [deep.model.get_decoder().layers[i] for i in (0, 1, 3, 4)]
+    for kept, parent in zip(student.model.get_decoder().layers, others, strict=True):
+        assert torch.equal(kept.mlp.down_proj.weight, parent.mlp.down_proj.weight)
+
+
+def test_influence_without_a_text_is_an_error(deep):
+    with pytest.raises(ValueError, match="measured on text"):
+        shrink(deep, 3, "influence")
 
 
 def test_an_unshrunk_copy_computes_the_same(deep):

@@ -1,0 +1,93 @@
+"""The size study: which runs there are, that they resume, and what is chosen from them."""
+
+import json
+
+import pytest
+
+from slmops_utils.evaluate.sizes import WHOLE, Run, Study, choose, plan_curve, plan_final, read_runs, run_study
+from slmops_utils.models.carve import save
+from slmops_utils.records import Example, write_records
+
+
+def recorded(task="nli", layers=6, validation=(1, 1), **more):
+    run = Run(task, layers, **more)
+    return {**vars(run), "name": run.name, "scores": {"validation": list(validation)}}
+
+
+def test_the_curve_has_every_size_by_every_rule_and_healed_by_the_first():
+    runs = plan_curve("qa", [4, 6], ["early", "even"])
+    assert runs[0] == Run("qa", WHOLE)
+    assert [(r.layers, r.rule, r.healed) for r in runs[1:]] == [
+        (4, "early", False), (6, "early", False), (4, "even", False), (6, "even", False), (4, "early", True), (6, "early", True)
+    ]  # fmt: skip
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_the_final_runs_share_a_start_that_no_teacher_has_touched():
+    runs = plan_final("qa", Run("qa", 6, "even", healed=True), [0, 1])
+    assert [(r.kind, r.healed, r.seed) for r in runs] == [
+        ("untuned", False, 0), ("baseline", False, 0), ("baseline", False, 1), ("student", True, 0), ("student", True, 1)
+    ]  # fmt: skip
+
+
+def test_the_smallest_student_that_keeps_enough_is_chosen():
+    teacher = recorded(layers=WHOLE, validation=[1] * 10)
+    runs = [
+        teacher,
+        recorded(layers=4, validation=[1] * 8 + [0] * 2),
+        recorded(layers=6, validation=[1] * 9 + [0]),
+        recorded(layers=6, rule="even", validation=[1] * 10),
+        recorded(layers=10, validation=[1] * 10),
+        recorded(layers=4, validation=[1] * 10, seed=1),  # another seed, another role: not for choosing
+        recorded(layers=4, validation=[1] * 10, kind="baseline"),
+    ]
+    assert choose(runs, "nli", keep=0.9) == Run("nli", 6, "even")
+    assert choose(runs, "nli", keep=0.8) == Run("nli", 4)
+    few = [teacher, recorded(layers=4, validation=[1] + [0] * 9), recorded(layers=6, validation=[1] * 2 + [0] * 8)]
+    assert choose(few, "nli", keep=0.9) == Run("nli", 6)  # none keeps enough: the one that keeps most
+    with pytest.raises(ValueError, match="run the curve first"):
+        choose(runs, "qa")
+
+
+@pytest.fixture
+def study(tiny, tmp_path):
+    from transformers import LlamaForCausalLM
+
+    tiny.model.config.num_hidden_layers, tiny.model.config.layer_types = 4, None
+    tiny.model = LlamaForCausalLM(tiny.model.config).eval()
+    save(tiny, str(tmp_path / "teacher"))
+    for split, rows in (("train", 6), ("pool", 4), ("validation", 2), ("test", 3), ("challenge", 2)):
+        write_records(
+            tmp_path / "data" / "nli" / f"{split}.jsonl",
+            (
+                Example(f"{split}-{i}", "nli", [{"role": "user", "content": f"Premise: the fee is £{i}. Hypothesis: it is £5."}],
+                        None if split == "pool" else "neutral")
+                for i in range(rows)
+            ),
+        )  # fmt: skip
+    return Study(
+        str(tmp_path / "teacher"), tmp_path / "data", tmp_path / "work", tmp_path / "results",
+        steps=2, heal_steps=3, batch_size=2,
+    )  # fmt: skip
+
+
+def test_runs_are_recorded_once_and_split_among_processes(study, capsys):
+    runs = [
+        *plan_curve("nli", [2], ["early", "influence"]),
+        Run("nli", 2, kind="untuned"),
+        Run("nli", 2, kind="baseline"),
+    ]
+    assert run_study(runs, study, (0, 2)) == 3
+    assert run_study(runs, study, (0, 2)) == 0
+    assert run_study(runs, study) == 3
+    found = {run["name"]: run for run in read_runs(study.results)}
+    assert set(found) == {run.name for run in runs}
+    assert {split: len(scores) for split, scores in found["nli_teacher"]["scores"].items()} == {
+        "validation": 2, "test": 3, "challenge": 2
+    }  # fmt: skip
+    healed, plain = found["nli_02_early_healed_student_seed0"], found["nli_02_early_student_seed0"]
+    assert (healed["steps"], plain["steps"]) == (5, 2)
+    assert "steps" not in found["nli_02_early_untuned_seed0"]
+    assert plain["parameters"] < found["nli_teacher"]["parameters"]
+    path = study.results / "nli_teacher.json"
+    assert json.loads(path.read_text())["metric"] == "accuracy"
