@@ -164,7 +164,9 @@ def test_every_task_is_compared_on_its_own_scores(kind, tmp_path, monkeypatch):
     )
     test = [Example(f"e{i}", name, messages, GOLD[kind]) for i in range(4)]
     said = {"knows": [task.target(e) for e in test], "knows nothing": ["", "no", "?", "none"]}
-    monkeypatch.setattr(compare, "load_model", lambda model: SimpleNamespace(parameters=1, model=model))
+    monkeypatch.setattr(
+        compare, "load_model", lambda model: SimpleNamespace(parameters=1, answer_batch=32, model=model)
+    )
     monkeypatch.setattr(compare, "bytes_on_disk", lambda _: 1)
     monkeypatch.setattr(
         compare, "answer", lambda m, *_: [Answer(i, t, "stop", 1, 1) for i, t in enumerate(said[m.model])]
