@@ -97,7 +97,7 @@ def test_shots_are_shown_to_the_model_as_earlier_turns(tiny_folder, monkeypatch)
 
     asked = []
 
-    def listen(_, prompts, __):
+    def listen(_, prompts, *__):
         asked.extend(prompts)
         return [Answer(i, "neutral", "stop", 1, 1) for i in range(len(prompts))]
 
