@@ -73,7 +73,7 @@ def equivalents(value: str) -> list[str]:
     elif m := re.fullmatch(r"(\d\d):(\d\d)", value):
         hour = int(m[1]) - 12
         ways.append(f"{m[1]}.{m[2]}")
-        ways += [f"{hour}{sep}{m[2]}{pm}" for sep in ":." for pm in ("pm", " pm", "p.m", " p.m")]
+        ways += [f"{hour}{sep}{m[2]}{pm}" for sep in ":." for pm in ("pm", " pm", "p.m.", " p.m.")]
         ways += {"00": [f"{hour}pm", f"{hour} pm", f"{spell(hour)} o'clock"], "30": [f"half past {spell(hour)}"],
                  "15": [f"quarter past {spell(hour)}"]}[m[2]]  # fmt: skip
     elif m := re.fullmatch(r"(\d+(?:\.\d)?|[a-z]+) ?(%|[A-Za-z]+)( .+)?", bare):

@@ -21,7 +21,7 @@ from operator import add, mul, sub, truediv
 import yaml
 
 from .conversation import Writer, spell, spread
-from .world import HERE, NAMES, draw_edition, load_facts, mistype
+from .world import HERE, NAMES, draw_edition, load_facts, misplaced, mistype
 
 SIZES = {"train": 800, "pool": 2400, "validation": 160, "test": 320}
 LEVELS = {"easy": 0.35, "medium": 0.4, "hard": 0.25}
@@ -166,6 +166,16 @@ def draw(bank: Bank, story: Story, rng: random.Random) -> tuple[dict, dict, list
             return values, units, *done
 
 
+def in_order(bank: Bank, kinds: list[str], values: dict) -> list[str]:
+    """The customer's kind and the other, the other way round where a point's order of kinds asks for it."""
+    for point in bank.fact["points"]:
+        if (key := point["key"]) in bank.by_kind:
+            own, other = values[key], values[f"o_{key}"]
+            first, second = (own, other) if kinds[0] == bank.fact["kinds"][0] else (other, own)
+            kinds = kinds[::-1] if misplaced(point, first, second) else kinds
+    return kinds
+
+
 def used(story: Story) -> set[str]:
     """The names whose numbers the steps, and what they follow from, take."""
     return {x.removeprefix("o_") for left, _, right, *_ in story.calc for x in (left, right) if not x.isdigit()} | {
@@ -277,7 +287,7 @@ def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
             noisy = rng.random() < WITH_NOISE and not strays
             while True:
                 values, units, steps, results = draw(bank, story, rng)
-                kinds = rng.sample(bank.fact["kinds"], 2)
+                kinds = in_order(bank, rng.sample(bank.fact["kinds"], 2), values)
                 page = (
                     article(bank, story, values, units, results, kinds[0] == bank.fact["kinds"][0], w) if shown else ""
                 )

@@ -17,8 +17,10 @@ from .world import HERE, NAMES, Edition, Point, draw_edition, load_facts, mistyp
 SIZES = {"train": 800, "pool": 2000, "validation": 160, "test": 300}
 LEVELS = {"medium": 0.35, "easy": 0.3, "hard": 0.35}
 FORMS = {"call": 0.5, "chat": 0.26, "mail": 0.24}
-NEXT = {"callback": 6, "email": 2, "sms": 2, "post": 2, "credit": 2, "lead": 2, "report": 2, "closed": 1}
+NEXT = {"callback": 6, "email": 2, "sms": 2, "post": 2, "credit": 2, "lead": 2, "report": 1, "stuck": 1, "closed": 1}
 TROUBLES = {"slip": 5, "switch": 6, "belief": 3, "move": 6, "shift": 5, "contact": 2, "name": 2}
+UNHEARD = {"signed-call"}  # facts whose customers cannot use a voice call
+IF = ["if", "unless", "should"]  # a note must keep the condition of a follow-up
 LABELS = {"call": ("Caller", "Agent"), "chat": ("Customer", "Agent"), "mail": ("Customer", "Larkspan")}
 AMOUNTS = ["£5", "£7.50", "£10", "£12", "£15", "£20", "£25", "£30"]
 TOWNS = ["Hexham", "Kelso", "Diss", "Frome", "Leek", "Ripon", "Thame", "Bude"]
@@ -111,6 +113,7 @@ def draw_case(w: Writer, edition: Edition, points: list[Point], level: str, form
                                      (f"{title} {right}", [f"{title} {right}", right], f"{title} {misheard}"),
                                      (first, [first], "")])  # fmt: skip
     follow = rng.choices(list(NEXT), NEXT.values())[0]
+    follow = "email" if follow == "callback" and edition.fact in UNHEARD else follow
     contact = rng.choice(("ref", "ref", "tel", "")) if len(points) == 1 else ""
     labelled = form == "mail" or (form == "chat" and rng.random() < 0.4)
     can = {"slip": True, "switch": bool(first_point.kind), "belief": bool(FIGURE.match(first_point.value)),
@@ -309,7 +312,7 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
     required += [[case["digits"]]] if case["contact"] else []
     required += {"callback": [case["days"], case["times"]], "closed": [BANKS["next"]["closed"]],
                  "lead": [[case["lead"]], case["days"]], "credit": [equivalents(case["amount"]), case["days"]],
-                 }.get(follow, [BANKS["next"][follow], case["days"]])  # fmt: skip
+                 "stuck": [BANKS["next"]["stuck"], IF, case["days"]]}.get(follow, [BANKS["next"][follow], case["days"]])  # fmt: skip
     back = [case["wrong"]] if troubles & {"slip", "belief"} else []
     back += [case["elsewhere"]] if case["elsewhere"] and said(case["elsewhere"], content) else []
     back += [case["other"]] if "switch" in troubles else []

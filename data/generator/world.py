@@ -71,6 +71,11 @@ def load_facts(split: str) -> list[dict]:
     return [fact for fact in facts if fact["split"] == split]
 
 
+def misplaced(point: dict, first: float, second: float) -> bool:
+    """Whether the first kind's value and the second's (or their places in `values`) go against the point's order."""
+    return {"ascending": first > second, "descending": first < second}.get(point.get("order", ""), False)
+
+
 def draw_edition(fact: dict, rng: random.Random) -> Edition:
     """Draw the values of every point, and for points that depend on the kind, which kind the customer has."""
     points = []
@@ -79,6 +84,8 @@ def draw_edition(fact: dict, rng: random.Random) -> Edition:
         says = rng.choice(p["says"])
         if p.get("by_kind"):
             a, b = rng.sample(values, 2)
+            if misplaced(p, values.index(a), values.index(b)):
+                a, b = b, a
             kind_a, kind_b = fact["kinds"]
             own_first = rng.random() < 0.5
             sentence = says.format(A=kind_a, B=kind_b, a=a, b=b)
