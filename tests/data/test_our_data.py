@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from slmops_utils.tasks import validate
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 sys.path.insert(0, str(DATA))
-from generator.world import NAMES  # noqa: E402
+from generator.world import NAMES, draw_edition  # noqa: E402
 
 LEAST = {"train": 400, "pool": 2000, "validation": 150, "test": 300, "challenge": 80}
 TASKS = ("nli", "qa", "math", "conversation", "summarization")
@@ -191,3 +192,26 @@ def test_nli_labels_are_balanced_and_need_both_sentences():
 def test_generate_check_rebuilds_the_same_bytes():
     run = subprocess.run([sys.executable, DATA / "generate.py", "--check"], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_kinds_with_a_natural_order_keep_it():
+    ordered = [(fact, p) for fact in FACTS for p in fact["points"] if p.get("order")]
+    assert {fact["id"] for fact, _ in ordered} >= {"parental-filter", "extra-work", "roaming-pass", "tv-recording"}
+    for fact, p in ordered:
+        for seed in range(20):
+            point = next(x for x in draw_edition(fact, random.Random(seed)).points if x.key == p["key"])
+            told = {point.kind: point.value, point.other_kind: point.other}
+            first, second = (p["values"].index(told[kind]) for kind in fact["kinds"])
+            assert (first < second) == (p["order"] == "ascending"), (fact["id"], told)
+
+
+def test_a_follow_up_suits_who_asked_and_keeps_its_condition():
+    phones = re.compile(r"\b(we ring|our call|callback|phone|to be phoned)\b", re.I)
+    for split in ("train", "validation", "test"):
+        for row in load("summarization", split):
+            last = re.split(r"[.;] ", row["reference"]["note"])[-1]
+            if row["fact"] == "signed-call":  # those who cannot use a voice call
+                assert not phones.search(last), row["id"]
+            conditional = ["if", "unless", "should"] in row["reference"]["required"]
+            back = re.search(r"\b(gets back|rings?|back to us|lets us know|writes? back|shout|hear from)\b", last, re.I)
+            assert bool(back and re.search(r"\bif\b", last, re.I)) == conditional, row["id"]
