@@ -74,7 +74,13 @@ def memory_bytes() -> int:
 
 def describe() -> dict[str, str | int | float | list[str]]:
     """The machine in a few words, as written into every results file."""
-    dtype = choose_dtype(choose_device())
+    device = choose_device()
+    dtype = choose_dtype(device)
+    gpu: dict[str, str] = {}
+    if device == "cuda":
+        import torch
+
+        gpu["gpu"] = torch.cuda.get_device_name()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -83,4 +89,5 @@ def describe() -> dict[str, str | int | float | list[str]]:
         "cpu_features": sorted(cpu_features()),
         "dtype": dtype.value,
         "dtype_reason": dtype.reason,
+        **gpu,
     }
