@@ -6,10 +6,11 @@ over the supervised tokens of the whole optimizer step.
 
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from .dataset import LengthGroupedSampler, Row, collate
 from .supervised import Method, supervised_loss
 from .supervised import only_supervised as only_supervised  # notebooks take it from here
 
+ENDLESS = 10**7  # steps; the time ends such a run
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -26,6 +29,7 @@ class TrainSettings:
 
     epochs: float = 3.0
     max_steps: int = -1  # overrides epochs when positive
+    seconds: float = 0.0  # overrides both when positive: train for so long, however many steps that is
     batch_size: int = 16
     gradient_accumulation: int = 1
     learning_rate: float = 5e-4
@@ -35,6 +39,7 @@ class TrainSettings:
     lora_rank: int = 0  # 0 trains every weight
     lora_alpha: int = 32
     save_steps: int = 100
+    patience: int = 0  # measures of the validation score without a better one that end a run early; 0: none does
     method: str = "text"  # what the student is graded by, see methods.py; those below matter to some methods only
     alpha: float = 0.5  # the weight of the text's own tokens beside the teacher; 0: teacher only, 1: text only
     temperature: float = 1.0  # softens teacher and student alike
@@ -57,8 +62,10 @@ class TrainResult:
     steps: int
     seconds: float
     tokens_per_s: float
-    losses: list[dict[str, float]]  # {"step", "loss"} and {"step", "validation_loss"}
+    losses: list[dict[str, float]]  # {"step", "loss"}, {"step", "validation_loss"} and {"step", "score"}
     resumed_from: int = 0  # the step of the checkpoint this call went on from
+    best_step: int | None = None  # where the validation score was best; its weights are those that were kept
+    best_score: float | None = None
 
 
 def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) -> float:
@@ -75,6 +82,29 @@ def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) ->
     return total / count
 
 
+class Clock:
+    """The learning rate of a run that is given a time instead of a number of steps: it warms up and falls along half a
+    cosine as the others do, by the share of the time that has passed."""
+
+    def __init__(self, seconds: float, warmup_share: float):
+        self.seconds, self.warmup_share, self.started = seconds, warmup_share, 0.0
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    @property
+    def share(self) -> float:
+        """How much of the time has passed, 0 before the start."""
+        return (time.perf_counter() - self.started) / self.seconds if self.started else 0.0
+
+    def rate(self, _step: int = 0) -> float:
+        """The factor of the learning rate, 0 to 1."""
+        share = min(self.share, 1.0)
+        if share < self.warmup_share:
+            return share / self.warmup_share
+        return 0.5 * (1 + math.cos(math.pi * (share - self.warmup_share) / (1 - self.warmup_share)))
+
+
 def _trainer_class() -> type:
     import torch
     from transformers import Trainer
@@ -85,6 +115,8 @@ def _trainer_class() -> type:
 
         lengths: Sequence[int] = ()
         method = Method()
+        clock: Clock | None = None
+        score: Callable[[], float] = staticmethod(lambda: 0.0)
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
@@ -104,6 +136,21 @@ def _trainer_class() -> type:
             if changed is not batches:  # new answers have other lengths
                 count = self._get_num_items_in_batch(changed, device)
             return changed, count
+
+        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+            """The Trainer keeps the checkpoint with the best of these, and its callback counts those that are not."""
+            found = {f"{metric_key_prefix}_score": self.score()}
+            self.log(found)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+            return found
+
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            if self.clock is None:
+                return super().create_scheduler(num_training_steps, optimizer)
+            stepped: Any = optimizer or self.optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, self.clock.rate)
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def save_model(self, output_dir=None, _internal_call=False):
             super().save_model(output_dir, _internal_call)
@@ -132,18 +179,21 @@ def train(
     on_log: Any = None,
     stop_after: int | None = None,
     method: Method | None = None,
+    score: Callable[[LoadedModel], float] | None = None,
 ) -> TrainResult:
     """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
-    called again without it, the run goes on from its last checkpoint. `method` is what batches are graded by: None for
-    text, else what methods.make_method gives for `settings.method`. `on_log(values)` is called with each logged loss. The
+    called again without it, the run goes on from its last checkpoint. A run of `settings.seconds` keeps no checkpoint: its
+    steps depend on the machine, and killed it begins anew. `method` is what batches are graded by: None for
+    text, else what methods.make_method gives for `settings.method`. With a `score` (higher is better, such as
+    validation.scorer's), the model is scored every `validation_every` steps, ends with the weights that scored best, and
+    after `settings.patience` measures without a better one the run ends early. `on_log(values)` is called with each logged loss. The
     model is trained in float32, under bfloat16 autocast where `loaded.dtype` says so. Raises ValueError when there is
-    nothing to train on, or the method is not the settings'.
+    nothing to train on, the method is not the settings', or it is not said when to score.
     """
-    import torch
-    from transformers import TrainerCallback, TrainingArguments, set_seed
+    from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from transformers.utils import logging
 
@@ -155,6 +205,9 @@ def train(
     method = method or Method()
     if method.name != settings.method:
         raise ValueError(f"the settings say method {settings.method!r}, but batches would be graded by {method.name!r}")
+    if (settings.patience and not score) or (score and (not validation_every or settings.seconds)):
+        raise ValueError("stopping early takes a score, the number of steps after which it is measured "
+                         "(validation_every), and no fixed time (seconds)")  # fmt: skip
     logging.set_verbosity_error()
     checkpoints = Path(out) / "checkpoints"
     set_seed(settings.seed)
@@ -172,7 +225,7 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
+        max_steps=ENDLESS if settings.seconds else settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
@@ -181,9 +234,16 @@ def train(
         weight_decay=settings.weight_decay,
         optim="adamw_torch_fused",
         bf16=loaded.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=model.device.type == "cpu",
         seed=settings.seed,
-        save_steps=settings.save_steps,
+        save_strategy="no" if settings.seconds else "steps",
+        save_steps=validation_every if score else settings.save_steps,  # what scores best has to be there to go back to
+        eval_strategy="steps" if score else "no",
+        eval_steps=validation_every if score else None,
+        load_best_model_at_end=score is not None,
+        metric_for_best_model="score" if score else None,
+        greater_is_better=True if score else None,
+        restore_callback_states_from_checkpoint=bool(settings.patience),
         save_total_limit=2,
         logging_steps=5,
         report_to="none",
@@ -193,6 +253,7 @@ def train(
         ddp_find_unused_parameters=False,
     )
     losses: list[dict[str, float]] = []
+    clock = Clock(settings.seconds, settings.warmup_share) if settings.seconds else None
 
     class Watch(TrainerCallback):
         """Keeps the loss curve, moves the bar, and measures the validation loss."""
@@ -208,22 +269,26 @@ def train(
                 print("  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
         def on_train_begin(self, args, state, control, **_):
-            losses.extend({"step": h["step"], "loss": h["loss"]} for h in state.log_history if "loss" in h)
+            losses.extend(values for h in state.log_history if (values := logged(h["step"], h)))
             self.first_step = state.global_step
-            self.bar = progress_bar(state.max_steps, "training", "steps")
+            self.bar = progress_bar(None if clock else state.max_steps, "training", "steps")
             self.bar.update(state.global_step)
+            if clock:
+                clock.start()
 
         def on_step_end(self, args, state, control, **_):
             self.bar.update(1)
             if stop_after and state.global_step >= stop_after:
                 control.should_save = control.should_training_stop = True
+            if clock and clock.share >= 1:
+                control.should_training_stop = True
             if validation and validation_every and state.global_step % validation_every == 0:
                 self.note({"step": state.global_step, "validation_loss": mean_loss(loaded, validation)})
                 model.train()
 
         def on_log(self, args, state, control, logs=None, **_):
-            if logs and "loss" in logs:
-                self.note({"step": state.global_step, "loss": float(logs["loss"])})
+            if values := logged(state.global_step, logs or {}):
+                self.note(values)
 
         def on_train_end(self, args, state, control, **_):
             self.bar.close()
@@ -232,12 +297,15 @@ def train(
         model=model,
         args=arguments,
         train_dataset=list(rows),
+        eval_dataset=list(rows[:1]) if score else None,  # never read: `evaluate` is ours
         data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
-        callbacks=[watch := Watch()],
+        callbacks=[watch := Watch(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
-    trainer.method = method
+    trainer.method, trainer.clock = method, clock
+    if score:
+        trainer.score = lambda: _score_unchanged(loaded, score)
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
     try:
@@ -247,7 +315,29 @@ def train(
             del model.learned
     seconds = time.perf_counter() - started
     model.eval()
-    return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step)
+    best = (trainer.state.best_global_step, trainer.state.best_metric) if score else (None, None)
+    return TrainResult(
+        trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step, *best
+    )
+
+
+def logged(step: int, logs: dict[str, Any]) -> dict[str, float] | None:
+    """What a curve keeps of the Trainer's own log line: {"step", "loss"} or {"step", "score"}."""
+    for name, ours in (("loss", "loss"), ("eval_score", "score")):
+        if name in logs:
+            return {"step": step, ours: float(logs[name])}
+    return None
+
+
+def _score_unchanged(loaded: LoadedModel, score: Callable[[LoadedModel], float]) -> float:
+    """The score of the model as it stands; neither its mode nor the random numbers of the training are touched."""
+    import torch
+
+    training = loaded.model.training
+    with torch.random.fork_rng():
+        found = score(replace(loaded, model=loaded.model.eval()))
+    loaded.model.train(training)
+    return found
 
 
 def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row], method: Method) -> str:

@@ -60,13 +60,6 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def gpu_name() -> str:
-    """The first GPU as its driver names it."""
-    import torch
-
-    return torch.cuda.get_device_name()
-
-
 def core_count() -> int:
     """Cores this process may use (a container may hold fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -79,17 +72,22 @@ def memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def describe() -> dict[str, str | int | float | list[str] | None]:
+def describe() -> dict[str, str | int | float | list[str]]:
     """The machine in a few words, as written into every results file."""
     device = choose_device()
     dtype = choose_dtype(device)
+    gpu: dict[str, str] = {}
+    if device == "cuda":
+        import torch
+
+        gpu["gpu"] = torch.cuda.get_device_name()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": ".".join(map(str, sys.version_info[:3])),
         "cores": core_count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "cpu_features": sorted(cpu_features()),
-        "gpu": gpu_name() if device == "cuda" else None,
         "dtype": dtype.value,
         "dtype_reason": dtype.reason,
+        **gpu,
     }
