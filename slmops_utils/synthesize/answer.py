@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..models.load import LoadedModel
+from .choose import Choice
+from .decode import can_decode, decode
 
 Prompt = list[dict[str, str]]
 
@@ -25,7 +27,7 @@ class Sampling:
 
 @dataclass
 class Answer:
-    """One answer. `index` is the prompt's place in the list; `seconds` is the whole batch's time."""
+    """One answer. `index` is the prompt's place in the list; `seconds` is the time of all it was handed over with."""
 
     index: int
     text: str
@@ -73,18 +75,31 @@ def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+def plan_chunks(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in chunks of similar length, each decoded as a whole: an eighth of the rows, 1 to 8 batches' worth."""
+    eighth = -(-len(lengths) // 8)
+    return plan_batches(lengths, max(batch_size, min(8 * batch_size, eighth)))
+
+
 def answer_batches(
     loaded: LoadedModel,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     batch_size: int = 32,
     done: frozenset[int] = frozenset(),
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[list[Answer]]:
-    """Answer prompts batch by batch, sorted by length; a batch whose rows are all in `done` is skipped whole."""
+    """Answer prompts, up to `batch_size` of them running at once, and yield answers as they are finished.
+
+    The work is cut into chunks that depend on the prompts and `batch_size` alone. One whose rows are all in `done` is
+    skipped, any other is done whole, so that a resumed run computes the same numbers to the last bit. `share` (rank,
+    ranks) takes every so manyth chunk, for a run shared by several processes.
+    """
+    rank, ranks = share
     encoded = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
-    for number, batch in enumerate(plan_batches([len(ids) for ids in encoded], batch_size)):
-        if not done.issuperset(batch):
-            yield _answer_batch(loaded, batch, [encoded[i] for i in batch], sampling, number)
+    for number, chunk in enumerate(plan_chunks([len(ids) for ids in encoded], batch_size)):
+        if number % ranks == rank and not done.issuperset(chunk):
+            yield from _answer_chunk(loaded, chunk, [encoded[i] for i in chunk], sampling, batch_size, number)
 
 
 def answer(
@@ -95,39 +110,68 @@ def answer(
     return sorted(answers, key=lambda a: a.index)
 
 
-def _answer_batch(
-    loaded: LoadedModel, indices: list[int], encoded: list[list[int]], sampling: Sampling, number: int
-) -> list[Answer]:
+def _answer_chunk(
+    loaded: LoadedModel, indices: list[int], encoded: list[list[int]], sampling: Sampling, batch_size: int, number: int
+) -> Iterator[list[Answer]]:
+    ends = _end_ids(loaded)
+    if can_decode(loaded.model):
+        choose = Choice(sampling, indices) if sampling.temperature > 0 else None
+        steps = decode(loaded.model, encoded, sampling.max_new_tokens, batch_size, ends, choose)
+    else:
+        steps = _generate(loaded, encoded, sampling, batch_size, ends, number)
+    started, waiting = time.perf_counter(), []
+    for finished in steps:
+        waiting += finished
+        # handed over a quarter of a batch at a time: each time, a journal waits for its disk
+        if 4 * len(waiting) >= min(batch_size, len(indices)):
+            yield _answers(loaded, waiting, indices, encoded, ends, started)
+            started, waiting = time.perf_counter(), []
+    if waiting:
+        yield _answers(loaded, waiting, indices, encoded, ends, started)
+
+
+def _answers(
+    loaded: LoadedModel, finished: list[tuple[int, list[int]]], indices: list[int], encoded: list[list[int]],
+    ends: set[int], started: float,
+) -> list[Answer]:  # fmt: skip
+    seconds, answers = time.perf_counter() - started, []
+    for place, ids in finished:
+        stopped = bool(ids) and ids[-1] in ends
+        text = loaded.tokenizer.decode(ids[: len(ids) - stopped], skip_special_tokens=True).strip()
+        reason = "stop" if stopped else "length"
+        answers.append(Answer(indices[place], text, reason, len(encoded[place]), len(ids), seconds))
+    return answers
+
+
+def _generate(
+    loaded: LoadedModel, encoded: list[list[int]], sampling: Sampling, batch_size: int, ends: set[int], number: int
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """As `decode`, by transformers.generate, for a model that `decode` cannot serve."""
     import torch
 
-    started = time.perf_counter()
-    tokenizer, width = loaded.tokenizer, max(map(len, encoded))
-    pad, ends = tokenizer.pad_token_id, _end_ids(loaded)
-    # padding goes on the left, so that every answer starts at the same column
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in encoded], device=loaded.model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded], device=loaded.model.device)
+    pad, device = loaded.tokenizer.pad_token_id, loaded.model.device
     chosen: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if sampling.temperature > 0:
-        # a seed for each batch: a resumed run draws what an uninterrupted one would have drawn
+        # a seed for each chunk: a resumed run draws what an uninterrupted one would have drawn
         torch.manual_seed(sampling.seed * 1_000_003 + number)
         chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    with torch.inference_mode():
-        out = loaded.model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens, pad_token_id=pad, **chosen
-        )
-    answers = []
-    for index, row, prompt in zip(indices, out[:, width:].tolist(), encoded, strict=True):
-        end = next((i for i, token in enumerate(row) if token in ends), None)
-        kept = row if end is None else row[:end]
-        text = tokenizer.decode(kept, skip_special_tokens=True).strip()
-        spent = len(row) if end is None else end + 1
-        answers.append(Answer(index, text, "length" if end is None else "stop", len(prompt), spent))
-    seconds = time.perf_counter() - started
-    for item in answers:
-        item.seconds = seconds
-    return answers
+    for first in range(0, len(encoded), batch_size):
+        rows = encoded[first : first + batch_size]
+        width = max(map(len, rows))
+        # padding goes on the left, so that every answer starts at the same column
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        with torch.inference_mode():
+            out = loaded.model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens, pad_token_id=pad, **chosen
+            )
+        finished = []
+        for place, row in enumerate(out[:, width:].tolist(), first):
+            end = next((i for i, token in enumerate(row) if token in ends), len(row))
+            finished.append((place, row[: end + 1]))
+        yield finished
 
 
 def _end_ids(loaded: LoadedModel) -> set[int]:
     ends = loaded.model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [ends])
+    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])

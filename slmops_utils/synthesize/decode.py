@@ -5,10 +5,10 @@ whole prompts of new rows into one sequence. A row that ends leaves at once and 
 It hooks into transformers' attention interface, so any decoder that uses it is served by its own code.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from os.path import commonprefix
 from typing import Any
 
 PREFILL_TOKENS = 4096  # new prompts enter by so many tokens a pass, which bounds the memory of one
@@ -107,12 +107,25 @@ def can_decode(model: Any) -> bool:
     )
 
 
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attention)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 def decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     limit: int,
     slots: int,
-    ends: Sequence[int],
+    ends: Iterable[int],
     choose: Callable[[Any, Any, Any], Any] | None = None,
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Yield (place in `prompts`, token ids with the end) of each row as it ends, those of one step together.
@@ -121,83 +134,119 @@ def decode(
     `ends` or after `limit`. `choose(logits (n, V), row (n,), spent (n,))` picks the next tokens; greedy without it.
     """
     import torch
-    from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION, attention)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
-    try:
-        with torch.inference_mode():
-            yield from _decode(model, prompts, limit, slots, ends, choose or (lambda logits, row, spent: logits.argmax(-1)))
-    finally:
-        model.set_attn_implementation(before)
+    decoder = None
+    while decoder is None or decoder.busy:
+        with packed_attention(model), torch.inference_mode():  # not across a yield: the caller may use the model
+            decoder = decoder or Decoder(model, prompts, limit, slots, ends, choose)
+            finished = decoder.step()
+        if finished:
+            yield finished
 
 
-def _decode(model: Any, prompts: Any, limit: int, slots: int, ends: Any, choose: Any) -> Iterator[list[tuple[int, list[int]]]]:
-    import torch
+def common_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, leaving each at least one of its own."""
+    low, high = min(prompts), max(prompts)  # in the order of a dictionary: all others lie between
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return min(same, min(map(len, prompts)) - 1)
 
-    device, slots = model.device, min(slots, len(prompts))
-    stops = torch.tensor(list(ends), device=device)
-    rows = KeyValues(slots, max(map(len, prompts)) + limit)
-    # of each slot: which prompt it runs, where its next token goes, how many it has written, and those tokens
-    row, position, spent = torch.zeros(3, slots, dtype=torch.int64, device=device)
-    written = torch.zeros(slots, limit, dtype=torch.int64, device=device)
-    last = torch.zeros(slots, dtype=torch.int64, device=device)
-    every, longest = torch.arange(slots, device=device), 0
 
-    def forward(ids: Any, positions: Any, groups: list[Group], keep: Any) -> Any:
-        rows.groups = groups
-        return model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep,
-                     rows=rows).logits[0]  # fmt: skip
+class Decoder:
+    """The rows that run, in neighbouring slots from 0 on, and the prompts that wait."""
 
-    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
-    if shared:
-        ids, places = torch.tensor(prompts[0][:shared], device=device), torch.arange(shared, device=device)
-        forward(ids, places, [Group(0, every[:1], places[None], shared, slice(0, 1))], 1)
-        rows.copy(slice(0, 1), slice(1, slots), shared)
+    def __init__(self, model: Any, prompts: Any, limit: int, slots: int, ends: Iterable[int], choose: Any):
+        import torch
 
-    running, started = 0, 0
-    while running or started < len(prompts):
-        groups, ids, positions, keep = [], [last[:running]], [position[:running]], [every[:running]]
-        if running:
-            groups.append(Group(0, every[:running], position[:running, None], longest + 1, slice(0, running)))
-        entering, tokens = started, 0
-        while entering < len(prompts) and running + entering - started < slots and tokens < PREFILL_TOKENS:
-            tokens += len(prompts[entering]) - shared
-            entering += 1
-        start, slot = running, running
-        for length, same in groupby(range(started, entering), key=lambda i: len(prompts[i])):
-            same, new = list(same), length - shared
-            places = torch.arange(shared, length, device=device)
-            taken = slice(slot, slot + len(same))
-            groups.append(Group(start, every[taken], places[None], length, taken))
-            ids.append(torch.tensor([prompts[i][shared:] for i in same], device=device).flatten())
-            positions.append(places.repeat(len(same)))
-            keep.append(torch.arange(start + new - 1, start + len(same) * new, new, device=device))
-            row[taken], position[taken], spent[taken] = torch.arange(same[0], same[-1] + 1, device=device), length - 1, 0
-            start, slot, longest = start + len(same) * new, slot + len(same), max(longest, length - 1)
-        running, started = slot, entering
+        self.model, self.prompts, self.limit, self.slots = model, prompts, limit, min(slots, len(prompts))
+        self.choose = choose or (lambda logits, row, spent: logits.argmax(-1))
+        self.rows = KeyValues(self.slots, max(map(len, prompts)) + limit)
+        self.every = self.number(range(self.slots))
+        self.stops = self.number(sorted(ends))
+        # of each slot: which prompt it runs, its last token, where that goes, how many it has written, and all of them
+        self.row, self.last, self.position, self.spent = self.number([[0] * self.slots] * 4)
+        self.written = torch.zeros(self.slots, limit, dtype=torch.int64, device=model.device)
+        self.running, self.started, self.longest = 0, 0, 0
+        self.shared = common_length(prompts) if len(prompts) > 1 else 0
+        if self.shared:
+            places = self.number(range(self.shared))
+            group = Group(0, self.every[:1], places[None], self.shared, slice(0, 1))
+            self.forward(self.number(prompts[0][: self.shared]), places, [group], 1)
+            self.rows.copy(slice(0, 1), slice(1, self.slots), self.shared)
 
-        logits = forward(torch.cat(ids), torch.cat(positions), groups, torch.cat(keep))
-        now = slice(0, running)
-        last[now] = choose(logits, row[now], spent[now])
-        written[every[now], spent[now]] = last[now]
-        spent[now] += 1
-        position[now] += 1
-        longest += 1
-        done = (torch.isin(last[now], stops) | (spent[now] >= limit)).nonzero().flatten()
-        ended = done.tolist()
-        if not ended:
-            continue
-        yield [(place, tokens[:count]) for place, count, tokens in
-               zip(row[done].tolist(), spent[done].tolist(), written[done].tolist(), strict=True)]  # fmt: skip
-        # the last rows move into the places that fell free, so that those running stay neighbours
-        running -= len(ended)
-        gaps = [i for i in ended if i < running]
+    @property
+    def busy(self) -> bool:
+        return self.running > 0 or self.started < len(self.prompts)
+
+    def number(self, values: Any) -> Any:
+        import torch
+
+        return torch.tensor(values, dtype=torch.int64, device=self.model.device)
+
+    def forward(self, ids: Any, positions: Any, groups: list[Group], keep: Any) -> Any:
+        """Packed ids (N,) -> the logits at `keep`, (n, V)."""
+        self.rows.groups = groups
+        return self.model(
+            input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep, rows=self.rows
+        ).logits[0]
+
+    def step(self) -> list[tuple[int, list[int]]]:
+        """Let new prompts in, write one token of each row, and return the rows that ended."""
+        import torch
+
+        now = slice(0, self.running)
+        packed = [(self.last[now], self.position[now], self.every[now])]
+        groups = []
+        if self.running:
+            groups = [Group(0, self.every[now], self.position[now, None], self.longest + 1, now)]
+        self.enter(packed, groups)
+        ids, positions, keep = map(torch.cat, zip(*packed, strict=True))
+        logits = self.forward(ids, positions, groups, keep)
+
+        now = slice(0, self.running)
+        self.last[now] = self.choose(logits, self.row[now], self.spent[now])
+        self.written[self.every[now], self.spent[now]] = self.last[now]
+        self.spent[now] += 1
+        self.position[now] += 1
+        self.longest += 1
+        ended = torch.isin(self.last[now], self.stops) | (self.spent[now] >= self.limit)
+        return self.leave(ended.nonzero().flatten())
+
+    def enter(self, packed: list[tuple[Any, Any, Any]], groups: list[Group]) -> None:
+        """Add waiting prompts to a pass, those of one length as one group."""
+        first, tokens = self.started, 0
+        while (
+            self.started < len(self.prompts)
+            and self.running + self.started - first < self.slots
+            and tokens < PREFILL_TOKENS
+        ):
+            tokens += len(self.prompts[self.started]) - self.shared
+            self.started += 1
+        start = self.running
+        for length, same in groupby(range(first, self.started), key=lambda i: len(self.prompts[i])):
+            rows, new = list(same), length - self.shared
+            places, end = self.number(range(self.shared, length)), start + len(rows) * new
+            slots = slice(self.running, self.running + len(rows))
+            groups.append(Group(start, self.every[slots], places[None], length, slots))
+            ids = self.number([self.prompts[i][self.shared :] for i in rows]).flatten()
+            packed.append((ids, places.repeat(len(rows)), self.number(range(start + new - 1, end, new))))
+            self.row[slots] = self.number(rows)
+            self.position[slots], self.spent[slots] = length - 1, 0
+            self.running, self.longest, start = slots.stop, max(self.longest, length - 1), end
+
+    def leave(self, ended: Any) -> list[tuple[int, list[int]]]:
+        """Take out the rows in these slots; the last rows move into the gaps, so that those that run stay neighbours."""
+        out = ended.tolist()
+        if not out:
+            return []
+        texts = zip(self.row[ended].tolist(), self.spent[ended].tolist(), self.written[ended].tolist(), strict=True)
+        finished = [(row, tokens[:count]) for row, count, tokens in texts]
+        self.running -= len(out)
+        gaps = [slot for slot in out if slot < self.running]
         if gaps:
-            movers = sorted(set(range(running, running + len(ended))) - set(ended))
-            source, target = torch.tensor(movers, device=device), torch.tensor(gaps, device=device)
-            rows.copy(source, target, longest)
-            for state in (row, position, spent, written, last):
+            source = self.number(sorted(set(range(self.running, self.running + len(out))) - set(out)))
+            target = self.number(gaps)
+            self.rows.copy(source, target, self.longest)
+            for state in (self.row, self.last, self.position, self.spent, self.written):
                 state[target] = state[source]
-        longest = int(position[:running].max()) if running else 0
+        self.longest = int(self.position[: self.running].max()) if self.running else 0
+        return finished
