@@ -1,6 +1,7 @@
 """Let a local model answer prompts in batches."""
 
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -96,10 +97,12 @@ def answer_batches(
     ranks) takes every so manyth chunk, for a run shared by several processes.
     """
     rank, ranks = share
-    encoded = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
-    for number, chunk in enumerate(plan_chunks([len(ids) for ids in encoded], batch_size)):
+    # only the lengths are kept: 50,000 prompts are ten million tokens, and a chunk's are encoded again in a moment
+    lengths = array("i", (len(encode_prompt(loaded.tokenizer, prompt)) for prompt in prompts))
+    for number, chunk in enumerate(plan_chunks(lengths, batch_size)):
         if number % ranks == rank and not done.issuperset(chunk):
-            yield from _answer_chunk(loaded, chunk, [encoded[i] for i in chunk], sampling, batch_size, number)
+            encoded = [encode_prompt(loaded.tokenizer, prompts[i]) for i in chunk]
+            yield from _answer_chunk(loaded, chunk, encoded, sampling, batch_size, number)
 
 
 def answer(
