@@ -109,7 +109,8 @@ def run_generate(args: argparse.Namespace) -> int:
         caps=Caps(args.max_dollars, args.max_tokens, args.max_requests),
         network=Network(args.concurrency, seconds=args.timeout, success_ratio=args.success_ratio), price=args.price,
     )  # fmt: skip
-    _print(report)
+    if "rank" not in report:  # under torchrun, rank 0 speaks for all
+        _print(report)
     if report.get("ended_early"):
         print(f"ended early: {report['ended_early']}. The same command goes on from here.", file=sys.stderr)
     return int(bool(report.get("ended_early")))

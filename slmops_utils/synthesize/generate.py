@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .endpoint import Network, ask_endpoint
 from .estimate import estimate
 from .journal import Journal
 from .presets import PREFIX, find_endpoint
+from .ranks import Ranks, answered, join, merge, remove_merged
 
 
 def answer_key(prompt: Prompt, model: str, sampling: Sampling, batch_size: int) -> str:
@@ -41,10 +42,13 @@ def generate(
     """Answer every example and write them, with the answers under `response`, to `out`.
 
     Kill it at any moment and call it again: finished answers come from the journal (`out` + ".journal.jsonl" unless
-    given), the rest are asked. A teacher named `endpoint:MODEL@WHERE` is asked over the network, within `caps`; a row
+    given), the rest are asked. Under torchrun every rank takes its share, writes a journal of its own beside it, and rank 0
+    merges them and writes `out`, as one process would have. A teacher named `endpoint:MODEL@WHERE` is asked over the network, within `caps`; a row
     whose call failed is written without a response. Returns counts and speed: {"rows", "asked", "from_journal",
-    "stopped", "tokens_per_s"}, for an endpoint also {"bill", "failures", "ended_early"}.
-    Raises ValueError when there is nothing to answer, EndpointError for an endpoint that cannot be used.
+    "stopped", "tokens_per_s"}, for an endpoint also {"bill", "failures", "ended_early"}; on other ranks than 0 only
+    {"rank", "tokens_per_s"}.
+    Raises ValueError when there is nothing to answer, or an endpoint is asked by several ranks; EndpointError for an
+    endpoint that cannot be used; BlockingIOError when another run is writing the journal.
     """
     if not examples:
         raise ValueError("nothing to answer: the pool has no examples")
@@ -52,6 +56,11 @@ def generate(
     prompts = [_prompt(example, shots) for example in examples]
     remote = isinstance(teacher, str) and teacher.startswith(PREFIX)
     local: Any = None
+    ranks, path = join(), Path(journal or f"{out}.journal.jsonl")
+    if remote and ranks.count > 1:
+        raise ValueError(
+            "an endpoint is asked by one process, whose caps hold for all of it; raise --concurrency instead"
+        )
     if remote:
         endpoint = find_endpoint(str(teacher), price)
         endpoint.key()  # a missing key is said before anything is opened or sent
@@ -63,9 +72,12 @@ def generate(
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
     keys = [f"{e.id}:{answer_key(p, identity, sampling, batch_size)}" for e, p in zip(examples, prompts, strict=True)]
-    with Journal(journal or f"{out}.journal.jsonl") as book:
-        done = sum(key in book for key in keys)
-        with progress_bar(len(examples), "teacher answers") as bar:
+    with Journal(ranks.journal(path)) as book:
+        if ranks.rank == 0:
+            merge(book, path)  # what the ranks of a killed run left
+        held = answered(path) if ranks.rank else book
+        done = sum(key in held for key in keys)
+        with progress_bar(len(examples), "teacher answers", show=ranks.rank == 0) as bar:
             bar.update(done)
             if remote:
 
@@ -76,16 +88,20 @@ def generate(
                 tally = ask_endpoint(endpoint, prompts, keys, book, sampling, caps, network, show)
                 report = {"bill": vars(tally.bill), "failures": dict(tally.failures), "ended_early": tally.stopped}
             else:
-                report = _answer_locally(local, examples, prompts, keys, book, sampling, batch_size, bar)
+                report = _answer_locally(local, examples, prompts, keys, book, sampling, batch_size, bar, held, ranks)
+        if ranks.rank:
+            return {"rank": ranks.rank, **report}
+        merge(book, path)
         ended: Counter[str] = Counter()
 
-        def answered() -> Iterator[Example]:
+        def with_answers() -> Iterator[Example]:
             for example, key in zip(examples, keys, strict=True):
                 entry = book.get(key)
                 ended[entry["finish_reason"] if entry else "failed"] += 1
                 yield _with_response(example, entry, name, sampling)
 
-        write_records(out, answered())
+        write_records(out, with_answers())
+        remove_merged(path)
     return {
         "rows": len(examples),
         "asked": len(examples) - ended["failed"] - done,
@@ -126,11 +142,14 @@ def _answer_locally(
     sampling: Sampling,
     batch_size: int,
     bar: Any,
+    held: Collection[str],
+    ranks: Ranks,
 ) -> dict[str, Any]:
-    """Journal a local model's answers to the prompts the journal does not hold."""
-    done = frozenset(i for i, key in enumerate(keys) if key in book)
+    """Journal a local model's answers to this rank's share of the prompts whose keys are not `held`, and wait for the
+    other ranks."""
+    done = frozenset(i for i, key in enumerate(keys) if key in held)
     tokens, seconds = 0, 0.0
-    for batch in answer_batches(loaded, prompts, sampling, batch_size, done):
+    for batch in answer_batches(loaded, prompts, sampling, batch_size, done, (ranks.rank, ranks.count)):
         new = [a for a in batch if a.index not in done]
         book.append(
             {
@@ -148,7 +167,9 @@ def _answer_locally(
         seconds += batch[0].seconds
         tokens += sum(a.prompt_tokens + a.completion_tokens for a in batch)
         bar.update(len(new))
-    return {"tokens_per_s": round(tokens / seconds) if seconds else None}
+    every = ranks.gather((tokens, seconds))
+    slowest = max(seconds for _, seconds in every)
+    return {"tokens_per_s": round(sum(tokens for tokens, _ in every) / slowest) if slowest else None}
 
 
 def _with_response(example: Example, entry: dict[str, Any] | None, model: str, sampling: Sampling) -> Example:
