@@ -77,6 +77,7 @@ def generate(
             merge(book, path)  # what the ranks of a killed run left
         held = answered(path) if ranks.rank else book
         done = sum(key in held for key in keys)
+        ranks.gather(None)  # nobody answers before all have counted
         with progress_bar(len(examples), "teacher answers", show=ranks.rank == 0) as bar:
             bar.update(done)
             if remote:
