@@ -3,7 +3,9 @@
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..models.load import LoadedModel
@@ -117,11 +119,12 @@ def _answer_chunk(
     loaded: LoadedModel, indices: list[int], encoded: list[list[int]], sampling: Sampling, batch_size: int, number: int
 ) -> Iterator[list[Answer]]:
     ends = _end_ids(loaded)
+    steps = _generate(loaded, encoded, sampling, batch_size, ends, number)
     if can_decode(loaded.model):
         choose = Choice(sampling, indices) if sampling.temperature > 0 else None
-        steps = decode(loaded.model, encoded, sampling.max_new_tokens, batch_size, ends, choose)
-    else:
-        steps = _generate(loaded, encoded, sampling, batch_size, ends, number)
+        packed = decode(loaded.model, encoded, sampling.max_new_tokens, batch_size, ends, choose)
+        with suppress(NotImplementedError):  # an attention that only transformers knows: raised before the first token
+            steps = chain([next(packed)], packed)
     started, waiting = time.perf_counter(), []
     for finished in steps:
         waiting += finished
