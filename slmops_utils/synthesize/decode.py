@@ -61,14 +61,14 @@ class KeyValues:
         for group in self.groups:
             rows, new = len(group.slots), group.positions.shape[1]
             place = slice(group.start, group.start + rows * new)
-            past = []
+            past: list[Any] = []
             for kept, fresh in zip(self.layers[layer], (key, value), strict=True):
                 kept[group.slots[:, None], group.positions] = fresh[:, place].transpose(0, 1).unflatten(0, (rows, new))
                 past.append(kept[group.slots_view, : group.width].transpose(1, 2))
             # query heads that share a key become more queries of it: nothing is copied to as many keys
             asked = query[:, place].reshape(heads, shared, rows, new, -1).permute(2, 0, 1, 3, 4)
             found = torch.nn.functional.scaled_dot_product_attention(
-                asked.flatten(2, 3), *past, attn_mask=group.mask(shared, window, query), scale=scaling
+                asked.flatten(2, 3), past[0], past[1], attn_mask=group.mask(shared, window, query), scale=scaling
             )
             # (r, K, shared * m, d) -> (r * m, H, d)
             found = found.unflatten(2, (shared, new)).permute(0, 3, 1, 2, 4)
@@ -94,14 +94,16 @@ def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling:
 def can_decode(model: Any) -> bool:
     """Whether the model keeps nothing between tokens but keys and values, looks by position alone, and has no
     penalties of its own for what it says (which `transformers.generate` takes from its generation_config)."""
+    if not getattr(model, "_supports_attention_backend", False):
+        return False
     config, asks = model.config, model.generation_config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     penalties = ("repetition_penalty", "no_repeat_ngram_size", "suppress_tokens", "begin_suppress_tokens", "min_length",
                  "min_new_tokens", "bad_words_ids", "sequence_bias", "forced_bos_token_id", "forced_eos_token_id")  # fmt: skip
     return (
-        model._supports_attention_backend
-        and not model._is_stateful
+        not model._is_stateful
         and not config.is_encoder_decoder
+        and not getattr(config, "num_kv_shared_layers", 0)
         and kinds <= {"full_attention", "sliding_attention"}
         and not any(getattr(asks, name, None) not in (None, 0, 1, []) for name in penalties)
     )
@@ -122,7 +124,7 @@ def packed_attention(model: Any) -> Iterator[None]:
 
 def decode(
     model: Any,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[list[int]],
     limit: int,
     slots: int,
     ends: Iterable[int],
@@ -144,7 +146,7 @@ def decode(
             yield finished
 
 
-def common_length(prompts: Sequence[Sequence[int]]) -> int:
+def common_length(prompts: Sequence[list[int]]) -> int:
     """How many tokens all prompts begin with, leaving each at least one of its own."""
     low, high = min(prompts), max(prompts)  # in the order of a dictionary: all others lie between
     same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from bench_endpoint import bench
+from bench_generate import bench as bench_generate
 from transformers import Trainer, TrainingArguments
 
 from slmops_utils.classroom.doctor import matmul_gflops
@@ -23,7 +24,6 @@ from slmops_utils.models.carve import shrink
 from slmops_utils.models.hardware import describe
 from slmops_utils.models.load import LoadedModel, load_model
 from slmops_utils.records import Example, read_records, write_records
-from slmops_utils.synthesize.answer import Sampling, answer
 from slmops_utils.tasks import get_task
 
 STEPS = 8
@@ -87,20 +87,6 @@ def training(parent: LoadedModel, examples: list) -> dict:
     return results
 
 
-def generation(teacher: LoadedModel, examples: list) -> dict:
-    prompts = [get_task(e.task).prompt(e) for e in examples]
-    sampling, rates = Sampling(max_new_tokens=64), {}
-    for batch_size, count in ((1, 6), (32, 32)):
-        started = time.perf_counter()
-        answers = answer(teacher, prompts[:count], sampling, batch_size)
-        rates[batch_size] = sum(a.completion_tokens for a in answers) / (time.perf_counter() - started)
-    return {
-        "generate_vs_transformers_batch1": line(
-            rates[32], "answer tokens/s", "transformers.generate, batch 1", rates[1]
-        )
-    }
-
-
 def memory() -> dict:
     """Peak Python memory of streaming 50,000 records, against 1,000."""
     peaks = {}
@@ -129,8 +115,7 @@ def memory() -> dict:
 def main() -> None:
     parent = load_model("embedded")
     examples = list(islice(read_records("data/nli/train.jsonl"), STEPS * BATCH))
-    conversations = list(islice(read_records("data/conversation/pool.jsonl"), 32))
-    results = memory() | bench() | generation(parent, conversations) | training(parent, examples)
+    results = memory() | bench() | bench_generate() | training(parent, examples)
     print(json.dumps(describe()))
     for name, entry in results.items():
         print(
