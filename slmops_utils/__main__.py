@@ -88,6 +88,7 @@ def run_correct(args: argparse.Namespace) -> int:
 
 
 def run_generate(args: argparse.Namespace) -> int:
+    from .records import RecordFile
     from .synthesize.answer import Sampling
     from .synthesize.budget import Caps
     from .synthesize.endpoint import Network
@@ -95,7 +96,7 @@ def run_generate(args: argparse.Namespace) -> int:
     from .synthesize.generate import dry_run, generate_file
     from .tasks import get_task
 
-    pool = _read_all([args.pool])
+    pool = RecordFile(args.pool)
     sampling = Sampling(
         args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed
     )

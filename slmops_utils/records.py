@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,12 @@ def parse_record(line: dict[str, Any]) -> Example:
         unknown = sorted(set(response) - set(known))
         if unknown:
             raise ValueError(f"'response' has unknown keys {unknown}; it may have {sorted(known)}")
-        response = Response(**response)
+    return _example(line)
+
+
+def _example(line: dict[str, Any]) -> Example:
+    """The Example of a line that was found right."""
+    response = None if line.get("response") is None else Response(**line["response"])
     extra = {key: value for key, value in line.items() if key not in OWN_KEYS}
     return Example(line["id"], line["task"], line["messages"], line.get("reference"), response, extra)
 
@@ -169,8 +175,7 @@ class RecordFile(Sequence[Example]):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        for _ in read_records(self.path):
-            pass
+        deque(read_records(self.path), maxlen=0)
         self.places = array("q", [0])
         with self.path.open("rb") as file:
             for raw in file:
@@ -185,7 +190,12 @@ class RecordFile(Sequence[Example]):
         if isinstance(i, slice):
             return Chosen(self, range(len(self))[i])
         self.file.seek(self.places[i])
-        return parse_record(json.loads(self.file.readline().decode("utf-8-sig")))
+        return _example(json.loads(self.file.readline().decode("utf-8-sig")))
+
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):  # it is not when a line was bad
+            self.file.close()
 
 
 class Chosen(Sequence[Any]):
