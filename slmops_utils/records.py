@@ -192,7 +192,6 @@ class RecordFile(Sequence[Example]):
         self.file.seek(self.places[i])
         return _example(json.loads(self.file.readline().decode("utf-8-sig")))
 
-
     def __del__(self) -> None:
         if hasattr(self, "file"):  # it is not when a line was bad
             self.file.close()

@@ -67,7 +67,8 @@ class Neighbours:
         self.mix = draw.integers(1, 1 << 63, (ROWS + 1, BANDS), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         self.table: Any = None
         self.threshold, self.needed = threshold, bands_needed(threshold)
-        self.texts = tempfile.TemporaryFile(buffering=0)  # of each its shingles, then its name
+        # of each text its shingles, then its name
+        self.texts = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self.ends, self.sizes = array("q", [0]), array("i")
         self._new_table(max(expected, EXPECTED))
 
@@ -108,11 +109,13 @@ class Neighbours:
         hashes = (smallest.reshape(BANDS, ROWS).T * self.mix[:ROWS]).sum(axis=0) + self.mix[ROWS]
         hashes = (hashes ^ hashes >> np.uint64(31)) * self.mix[0, 0]
         places = (hashes >> np.uint64(24)) % np.uint64(self.slots)
-        return list(zip(places.tolist(), (hashes >> np.uint64(32) ^ hashes & np.uint64(0xFFFFFF)).tolist(), strict=True))
+        return list(
+            zip(places.tolist(), (hashes >> np.uint64(32) ^ hashes & np.uint64(0xFFFFFF)).tolist(), strict=True)
+        )
 
     def _new_table(self, texts: int) -> None:
         self.slots = 2 * BANDS * texts
-        self.table = tempfile.TemporaryFile(buffering=0)
+        self.table = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self.table.truncate(self.slots * SLOT.itemsize)
 
     def _look(self, place: int, tag: int) -> tuple[int, list[int]]:
