@@ -1,7 +1,6 @@
 """Let a local model answer prompts in batches."""
 
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -82,12 +81,10 @@ def answer_batches(
     done: frozenset[int] = frozenset(),
 ) -> Iterator[list[Answer]]:
     """Answer prompts batch by batch, sorted by length; a batch whose rows are all in `done` is skipped whole."""
-    # only the lengths are kept: 50,000 prompts are ten million tokens, and a batch's are encoded again in a moment
-    lengths = array("i", (len(encode_prompt(loaded.tokenizer, prompt)) for prompt in prompts))
-    for number, batch in enumerate(plan_batches(lengths, batch_size)):
+    encoded = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
+    for number, batch in enumerate(plan_batches([len(ids) for ids in encoded], batch_size)):
         if not done.issuperset(batch):
-            encoded = [encode_prompt(loaded.tokenizer, prompts[i]) for i in batch]
-            yield _answer_batch(loaded, batch, encoded, sampling, number)
+            yield _answer_batch(loaded, batch, [encoded[i] for i in batch], sampling, number)
 
 
 def answer(

@@ -9,9 +9,13 @@ after one run on 100 records, and of 1,000 records the best of three.
     journal   every answer appended to the journal, as it would come from a teacher
     resume    `generate` once more on the finished journal: every answer looked up, and the records written
     filter    every quality gate, near-duplicates among the records and with the held-out sets among them
+    cache     the cache of the teacher's probabilities: as many rows written, then each looked up, in another order. The
+              numbers are drawn at random: computing them is the teacher's work
 """
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,7 @@ from slmops_utils.evaluate.measure import peak_memory_bytes
 from slmops_utils.records import RecordFile, Response, read_records, write_records
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("read", "prompt", "journal", "resume", "filter")
+STAGES = ("read", "prompt", "journal", "resume", "filter", "cache")
 FEW, MANY, WARM = 1_000, 50_000, 100
 TEACHER = "endpoint:teacher@http://127.0.0.1:9/v1"  # nobody answers there, and nobody is asked
 
@@ -70,6 +74,34 @@ def filter(path: Path, work: Path) -> None:
     # `balanced` keeps to three times the median topic, whatever the number of rows
     report = filter_file(work / "answered.jsonl", work / "kept.jsonl", work / "dropped.jsonl", Rules(held_out))
     assert report[-1]["kept"] > 100 or len(RecordFile(path)) <= WARM, report
+
+
+def cache(path: Path, work: Path) -> None:
+    import torch
+
+    from slmops_utils.distill.dataset import Row
+    from slmops_utils.distill.shards import SoftTargets, start_folder, write_shard
+    from slmops_utils.distill.soft_targets import ROWS_PER_SHARD
+
+    count, answer, top_k, folder = len(RecordFile(path)), 10, 8, work / "soft_targets"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+    def row(i: int) -> Row:
+        return Row([(i + j) % 4000 for j in range(200)], 200 - answer, f"conversation-train-{i:05d}")
+
+    start_folder(folder, {"teacher": "none"})
+    targets = SoftTargets(folder, {"teacher": "none"})
+    for first in range(0, count, ROWS_PER_SHARD):
+        rows = [row(i) for i in range(first, min(first + ROWS_PER_SHARD, count))]
+        scored = [
+            (torch.randint(0, 4000, (answer, top_k), dtype=torch.int32), torch.rand(answer, top_k + 1)) for _ in rows
+        ]
+        shard = folder / f"shard-{first // ROWS_PER_SHARD:05}.safetensors"
+        write_shard(shard, rows, scored, targets.key)
+        targets.add(shard)
+    for i in random.Random(0).sample(range(count), count):
+        assert targets[row(i)][0].shape == (answer, top_k)
 
 
 def child(stage: str, path: Path, work: Path) -> None:
