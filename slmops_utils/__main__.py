@@ -88,6 +88,7 @@ def run_correct(args: argparse.Namespace) -> int:
 
 
 def run_generate(args: argparse.Namespace) -> int:
+    from .records import RecordFile
     from .synthesize.answer import Sampling
     from .synthesize.budget import Caps
     from .synthesize.endpoint import Network
@@ -95,7 +96,7 @@ def run_generate(args: argparse.Namespace) -> int:
     from .synthesize.generate import dry_run, generate_file
     from .tasks import get_task
 
-    pool = _read_all([args.pool])
+    pool = RecordFile(args.pool)
     sampling = Sampling(
         args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed
     )
@@ -117,17 +118,15 @@ def run_generate(args: argparse.Namespace) -> int:
 
 
 def run_filter(args: argparse.Namespace) -> int:
-    from .records import write_records
-    from .synthesize.gates import Rules, run_gates, table
+    from .synthesize.gates import Rules, filter_file, table
 
     rules = Rules(_read_all(args.against), args.labels, args.most_words, args.similarity, args.balance)
     gates = [name for name in args.gates if name not in args.skip]
-    kept, dropped, report = run_gates(_read_all([args.input]), rules, gates)
     beside = args.out.with_suffix(".dropped.jsonl")
-    write_records(beside, dropped)
-    write_records(args.out, kept)
+    report = filter_file(args.input, args.out, beside, rules, gates)
     print(table(report))
-    print(f"{args.out}: {len(kept):,} kept; {beside}: {len(dropped):,} dropped, each with its reason under 'gates'")
+    kept, dropped = report[-1]["kept"], sum(gate["dropped"] for gate in report)
+    print(f"{args.out}: {kept:,} kept; {beside}: {dropped:,} dropped, each with its reason under 'gates'")
     return 0
 
 

@@ -9,10 +9,14 @@ unlabelled prompts has none. What a teacher adds is kept beside it under `respon
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .compact import Places
 
 ROLES = ("system", "user", "assistant")
 OWN_KEYS = ("id", "task", "messages", "reference", "response")
@@ -91,7 +95,12 @@ def parse_record(line: dict[str, Any]) -> Example:
         unknown = sorted(set(response) - set(known))
         if unknown:
             raise ValueError(f"'response' has unknown keys {unknown}; it may have {sorted(known)}")
-        response = Response(**response)
+    return _example(line)
+
+
+def _example(line: dict[str, Any]) -> Example:
+    """The Example of a line that was found right."""
+    response = None if line.get("response") is None else Response(**line["response"])
     extra = {key: value for key, value in line.items() if key not in OWN_KEYS}
     return Example(line["id"], line["task"], line["messages"], line.get("reference"), response, extra)
 
@@ -129,7 +138,7 @@ def read_records(path: str | Path) -> Iterator[Example]:
     """
     path = Path(path)
     problems: list[tuple[int, str]] = []
-    seen: set[int] = set()  # hashes of ids, not the ids: 50,000 of them take 3 MB
+    seen = Places()  # hashes of ids, not the ids
     number = 0
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
@@ -138,9 +147,8 @@ def read_records(path: str | Path) -> Iterator[Example]:
                 if not text.strip():
                     raise ValueError("empty line")
                 example = parse_record(json.loads(text, parse_constant=_refuse_constant))
-                if hash(example.id) in seen:
+                if not seen.add(hash(example.id)):
                     raise ValueError(f"duplicate id {example.id!r}")
-                seen.add(hash(example.id))
             except UnicodeDecodeError as error:
                 place = error.start + len(raw) - len(error.object)  # the decoder does not count a byte-order mark
                 problems.append((number, f"not UTF-8: byte {place + 1} is {raw[place]:#04x}"))
@@ -156,6 +164,50 @@ def read_records(path: str | Path) -> Iterator[Example]:
         problems.append((1, "empty file: no records"))
     if problems:
         raise RecordErrors(path, problems)
+
+
+class RecordFile(Sequence[Example]):
+    """The records of a file as a sequence of which only the places are held in memory (8 bytes each).
+
+    Every line is checked when it is opened, which raises RecordErrors like `read_records`; a record is read again
+    whenever it is asked for, so the file must stay as it is.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        deque(read_records(self.path), maxlen=0)
+        self.places = array("q", [0])
+        with self.path.open("rb") as file:
+            for raw in file:
+                self.places.append(self.places[-1] + len(raw))
+        self.places.pop()
+        self.file = self.path.open("rb")
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return Chosen(self, range(len(self))[i])
+        self.file.seek(self.places[i])
+        return _example(json.loads(self.file.readline().decode("utf-8-sig")))
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):  # it is not when a line was bad
+            self.file.close()
+
+
+class Chosen(Sequence[Any]):
+    """Some items of a sequence, by their places."""
+
+    def __init__(self, items: Sequence[Any], places: Sequence[int]):
+        self.items, self.places = items, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: Any) -> Any:
+        return Chosen(self.items, self.places[i]) if isinstance(i, slice) else self.items[self.places[i]]
 
 
 def write_records(path: str | Path, examples: Iterable[Example]) -> int:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slmops_utils.records import Example, RecordErrors, Response, atomic_writer, read_records, write_records
+from slmops_utils.records import (
+    Chosen,
+    Example,
+    RecordErrors,
+    RecordFile,
+    Response,
+    atomic_writer,
+    read_records,
+    write_records,
+)
 
 
 def record(id="a", roles=("user",), content="hello", **more) -> dict:
@@ -182,3 +191,25 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             tracemalloc.stop()
 
     assert peak(50_000) - peak(1_000) < 15e6
+
+
+def test_a_record_file_is_the_list_of_its_records(tmp_path):
+    path = tmp_path / "r.jsonl"
+    examples = [
+        Example(f"r{i}", "nli", [{"role": "user", "content": f"naïve £{i} 👍" * (i + 1)}], extra={"topic": i})
+        for i in range(20)
+    ]
+    write_records(path, examples)
+    found = RecordFile(path)
+    assert len(found) == 20 and list(found) == examples
+    assert found[-1] == examples[-1] and list(found[3:9:2]) == examples[3:9:2] and list(found[:5][1:]) == examples[1:5]
+    assert list(Chosen(found, [7, 7, 0])) == [examples[7], examples[7], examples[0]]
+    with pytest.raises(IndexError):
+        found[20]
+
+
+def test_a_record_file_is_checked_whole_when_it_is_opened(tmp_path):
+    path = tmp_path / "r.jsonl"
+    write_records(path, [Example("a", "nli", [{"role": "user", "content": "x"}])] * 2)
+    with pytest.raises(RecordErrors, match=":2: duplicate id 'a'"):
+        RecordFile(path)

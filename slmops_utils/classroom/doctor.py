@@ -5,6 +5,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,9 @@ LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "gguf", 
 RECORDED_GFLOPS = 150.0  # float32 matmul of the machine on which overrides.yaml's seconds were measured
 
 
+@cache
 def matmul_gflops() -> float:
-    """This machine's matrix multiplication speed in the dtype it would use, at the student's shapes."""
+    """This machine's matrix multiplication speed in the dtype it would use, at the student's shapes, measured once."""
     import torch
 
     dtype = getattr(torch, choose_dtype(choose_device()).value)

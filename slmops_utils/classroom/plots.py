@@ -171,3 +171,28 @@ def ablation_dots(summaries: dict[str, dict[str, Any]]) -> Any:
     for (task, summary), axis in zip(summaries.items(), axes[0], strict=True):
         draw_ablation(task, summary, axis)
     return figure
+
+
+def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float]], title: str) -> Any:
+    """Claimed shares (from 0 to 1) as diamonds beside measured ones as bars, each set of measurements in its colour.
+
+    measured: whose -> {quantity: share}; a quantity that somebody did not measure has no bar, one that grew goes left.
+    """
+    figure, axes = _axes(8.0, 0.7 * len(claimed) + 1.6)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0, color="#333333", linewidth=0.8)
+    palette, height = ("#2a9d74", "#3b4a6b", "#d98e32", "#8f6fb3"), 0.7 / max(len(measured), 1)
+    for k, (name, shares) in enumerate(measured.items()):
+        for i, what in enumerate(claimed):
+            if what in shares:
+                y = i + (k - (len(measured) - 1) / 2) * height
+                axes.barh(y, 100 * shares[what], 0.9 * height, color=palette[k % len(palette)])
+                axes.text(max(100 * shares[what], 0) + 1.5, y, f"{100 * shares[what]:.0f} %", va="center", fontsize=8)
+        axes.barh(0, 0, color=palette[k % len(palette)], label=name)
+    axes.plot([100 * share for share in claimed.values()], range(len(claimed)), "D", color="#b5546f", label="claimed")
+    axes.set_yticks(range(len(claimed)), list(claimed))
+    axes.invert_yaxis()
+    axes.set(xlabel="%", title=title)
+    axes.set_xlim(right=max(118.0, axes.get_xlim()[1] + 8))
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(measured) + 1)
+    return figure

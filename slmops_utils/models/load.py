@@ -6,12 +6,16 @@ itself a name), or `hub:org/model`.
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .embedded import embedded_folder, sha256_of
 from .hardware import choose_device, choose_dtype
+
+# peft asks for an attribute that transformers has renamed; nobody who loads an adapter can do anything about it
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 @dataclass

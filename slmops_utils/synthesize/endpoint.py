@@ -9,6 +9,7 @@ import contextlib
 import random
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ class _Run:
         price = endpoint.price
         bill, self.served = spent_before(book, price.cost if price else lambda *_: 0.0)
         self.budget, self.tally = Budget(caps, price, bill), Tally(bill)
-        self.todo = [i for i, key in enumerate(keys) if key not in book]
+        self.todo = array("q", (i for i, key in enumerate(keys) if key not in book))
         self.number = len(book)  # no earlier attempt has a higher one: each wrote a line of its own
         self.pace = Pace(network.longest_wait)
         self.task: asyncio.Task | None = None

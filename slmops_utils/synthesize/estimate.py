@@ -29,18 +29,21 @@ def estimate(
     calls can pass; None where no price is known.
     """
     network = network or Network()
-    todo = [p for i, p in enumerate(prompts) if not (book is not None and i < len(keys) and keys[i] in book)]
-    count, most = len(todo), sum(most_tokens(prompt) for prompt in todo)
-    size = sum(_bytes(prompt) for prompt in todo) / max(count, 1)
-    calls = [entry for entry in book.values() if "settles" in entry] if book is not None else []
-    good = [entry for entry in calls if "text" in entry]
-    tokens_in, tokens_out = size / BYTES_PER_TOKEN, float(sampling.max_new_tokens)
+    count = most = size = 0
+    for i, prompt in enumerate(prompts):
+        if not (book is not None and i < len(keys) and keys[i] in book):
+            count, most, size = count + 1, most + most_tokens(prompt), size + _bytes(prompt)
+    tokens_in, tokens_out = size / max(count, 1) / BYTES_PER_TOKEN, float(sampling.max_new_tokens)
     seconds, attempts = SECONDS_TO_FIRST + SECONDS_PER_TOKEN * tokens_out, 1.0
+    calls, took, good, used_in, used_out = 0, 0.0, 0, 0, 0
+    for entry in book.values() if book is not None else ():
+        if "settles" in entry:
+            calls, took = calls + 1, took + entry["seconds"]
+            if "text" in entry:
+                good += 1
+                used_in, used_out = used_in + entry["prompt_tokens"], used_out + entry["completion_tokens"]
     if good:
-        tokens_in = sum(entry["prompt_tokens"] for entry in good) / len(good)
-        tokens_out = sum(entry["completion_tokens"] for entry in good) / len(good)
-        seconds = sum(entry["seconds"] for entry in calls) / len(calls)
-        attempts = len(calls) / len(good)
+        tokens_in, tokens_out, seconds, attempts = used_in / good, used_out / good, took / calls, calls / good
 
     def dollars(prompt_tokens: float, completion_tokens: float) -> float | None:
         return (
@@ -48,7 +51,7 @@ def estimate(
         )
 
     return {
-        "sample": len(good),
+        "sample": good,
         "requests": round(count * attempts),
         "prompt_tokens": round(count * tokens_in),
         "completion_tokens": round(count * tokens_out),

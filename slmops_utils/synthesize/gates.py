@@ -6,14 +6,18 @@ arithmetic check, agreement over several samples), write such a function and nam
 """
 
 import re
+import sys
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..records import Example
+from ..records import Chosen, Example, RecordFile, write_records
 from ..tasks import get_task
 from .similar import Neighbours
 
@@ -140,7 +144,7 @@ def agrees(example: Example, text: str, rules: Rules) -> str | None:
 
 def not_repeated(examples: Sequence[Example], rules: Rules) -> Reasons:
     """The question is nearly the same as an earlier one's."""
-    seen, reasons = Neighbours(rules.similarity), []
+    seen, reasons = Neighbours(rules.similarity, expected=len(examples)), []
     for example in examples:
         text = question(example)
         found = seen.find(text)
@@ -152,7 +156,7 @@ def not_repeated(examples: Sequence[Example], rules: Rules) -> Reasons:
 
 def not_held_out(examples: Sequence[Example], rules: Rules) -> Reasons:
     """The question is nearly the same as one of the held-out sets: a student trained on it would be tested on it."""
-    held = Neighbours(rules.similarity)
+    held = Neighbours(rules.similarity, expected=len(rules.held_out))
     for example in rules.held_out:
         held.add(example.id, question(example))
     found = [held.find(question(example)) for example in examples]
@@ -163,16 +167,21 @@ def balanced(examples: Sequence[Example], rules: Rules) -> Reasons:
     """Its class or its topic has far more rows than the others have; the earlier rows stay."""
     reasons: Reasons = [None] * len(examples)
     for what, of in (("class", _class), ("topic", lambda e, rules: e.extra.get("topic"))):
-        groups = [None if reason else of(e, rules) for e, reason in zip(examples, reasons, strict=True)]
-        counts = Counter(str(group) for group in groups if group is not None)
+        groups = [None if reason else _one(of(e, rules)) for e, reason in zip(examples, reasons, strict=True)]
+        counts = Counter(group for group in groups if group is not None)
         most = rules.balance * median(counts.values()) if len(counts) > 1 else float("inf")
         seen: Counter[str] = Counter()
         for i, group in enumerate(groups):
             if group is not None:
-                seen[str(group)] += 1
-                if seen[str(group)] > most:
-                    reasons[i] = f"{what} {str(group)[:40]!r} has {counts[str(group)]:,} rows, {most:,.0f} are kept"
+                seen[group] += 1
+                if seen[group] > most:
+                    reasons[i] = f"{what} {group[:40]!r} has {counts[group]:,} rows, {most:,.0f} are kept"
     return reasons
+
+
+def _one(group: Any) -> str | None:
+    """The name of a group, one string for all its rows."""
+    return None if group is None else sys.intern(str(group))
 
 
 def _class(example: Example, rules: Rules) -> str | None:
@@ -209,28 +218,54 @@ def run_gates(
 
     Raises ValueError for a gate that does not exist.
     """
+    reasons, report = _judge(examples, rules or Rules(), gates)
+    judged = [_with_verdicts(e, gates, reasons.get(i)) for i, e in enumerate(examples)]
+    return [e for i, e in enumerate(judged) if i not in reasons], [judged[i] for i in sorted(reasons)], report
+
+
+def filter_file(
+    path: str | Path, out: str | Path, dropped: str | Path, rules: Rules, gates: Sequence[str] = tuple(GATES)
+) -> list[dict[str, Any]]:
+    """`run_gates` from file to files. Held in memory are some 30 bytes a record, and the reason of each dropped one."""
+    examples = RecordFile(path)
+    reasons, report = _judge(examples, rules, gates)
+    write_records(dropped, (_with_verdicts(examples[i], gates, reasons[i]) for i in sorted(reasons)))
+    write_records(out, (_with_verdicts(e, gates, None) for i, e in enumerate(examples) if i not in reasons))
+    return report
+
+
+Reason = tuple[str, str]  # the gate that dropped a record, and why
+
+
+def _judge(
+    examples: Sequence[Example], rules: Rules, gates: Sequence[str]
+) -> tuple[dict[int, Reason], list[dict[str, Any]]]:
+    """(place -> why it was dropped, report)."""
     if unknown := set(gates) - set(GATES):
         raise ValueError(f"no gate {', '.join(sorted(unknown))}; there are {', '.join(GATES)}")
-    rules = rules or Rules()
     if not rules.labels and not rules.known_labels:
-        rules = replace(rules, known_labels=_labels([*examples, *rules.held_out]))
-    verdicts: list[dict[str, str | None]] = [{} for _ in examples]
-    alive, report = list(range(len(examples))), []
+        rules = replace(rules, known_labels=_labels(chain(examples, rules.held_out)))
+    dropped: dict[int, Reason] = {}
+    alive, report = array("q", range(len(examples))), []
     for name in gates:
-        reasons = GATES[name]([examples[i] for i in alive], rules)
-        for i, reason in zip(alive, reasons, strict=True):
-            verdicts[i][name] = reason
-        left = [i for i in alive if verdicts[i][name] is None]
+        reasons = GATES[name](Chosen(examples, alive), rules)
+        dropped |= {i: (name, reason) for i, reason in zip(alive, reasons, strict=True) if reason}
         often = Counter(re.sub(r"\(.*\)|like .*", "", reason).strip() or "alike" for reason in reasons if reason)
+        left = array("q", (i for i, reason in zip(alive, reasons, strict=True) if not reason))
         report.append({"gate": name, "kept": len(left), "dropped": len(alive) - len(left),
                        "most_often": often.most_common(1)[0][0] if often else ""})  # fmt: skip
         alive = left
-    kept = set(alive)
-    judged = [replace(e, extra=e.extra | {"gates": v}) for e, v in zip(examples, verdicts, strict=True)]
-    return [judged[i] for i in alive], [e for i, e in enumerate(judged) if i not in kept], report
+    return dropped, report
 
 
-def _labels(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
+def _with_verdicts(example: Example, gates: Sequence[str], dropped: Reason | None) -> Example:
+    """The record with the verdict of every gate it met."""
+    met = gates[: gates.index(dropped[0])] if dropped else gates
+    verdicts: dict[str, str | None] = dict.fromkeys(met) | ({dropped[0]: dropped[1]} if dropped else {})
+    return replace(example, extra=example.extra | {"gates": verdicts})
+
+
+def _labels(examples: Iterable[Example]) -> dict[str, tuple[str, ...]]:
     """The labels of each task whose references are a few short strings: a closed set."""
     found: dict[str, Counter[str]] = {}
     for example in examples:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..compact import Mapped
 from ..models.load import LoadedModel, fingerprint, load_model, model_fingerprint
 from ..progress import progress_bar
-from ..records import Example, Response, read_records, write_records
+from ..records import Example, RecordFile, Response, write_records
 from ..tasks import few_shot, get_task
 from .answer import Prompt, Sampling, answer_batches
 from .budget import Bill, Caps
@@ -53,7 +54,7 @@ def generate(
     if not examples:
         raise ValueError("nothing to answer: the pool has no examples")
     sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
-    prompts = [_prompt(example, shots) for example in examples]
+    prompts = Mapped(lambda example: _prompt(example, shots), examples)
     remote = isinstance(teacher, str) and teacher.startswith(PREFIX)
     local: Any = None
     ranks, path = join(), Path(journal or f"{out}.journal.jsonl")
@@ -71,7 +72,7 @@ def generate(
         # a model handed over in memory may differ from what its name would load, or have no name that loads
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
-    keys = [f"{e.id}:{answer_key(p, identity, sampling, batch_size)}" for e, p in zip(examples, prompts, strict=True)]
+    keys = _keys(examples, shots, identity, sampling, batch_size)
     with Journal(ranks.journal(path)) as book:
         if ranks.rank == 0:
             merge(book, path)  # what the ranks of a killed run left
@@ -124,12 +125,12 @@ def dry_run(
 ) -> dict[str, Any]:
     """What `generate` with the same arguments would take (see `estimate`). Sends and writes nothing, needs no key."""
     sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
-    prompts = [_prompt(example, shots) for example in examples]
+    prompts = Mapped(lambda example: _prompt(example, shots), examples)
     endpoint = find_endpoint(teacher, price) if teacher.startswith(PREFIX) else None
     path = Path(journal or f"{out}.journal.jsonl")
     if endpoint is None or not path.exists():
         return estimate(prompts, sampling, endpoint.price if endpoint else None, network)
-    keys = [f"{e.id}:{answer_key(p, endpoint.name, sampling, 1)}" for e, p in zip(examples, prompts, strict=True)]
+    keys = _keys(examples, shots, endpoint.name, sampling, 1)
     with Journal(path) as book:
         return estimate(prompts, sampling, endpoint.price, network, book, keys)
 
@@ -189,6 +190,13 @@ def _prompt(example: Example, shots: Sequence[Example]) -> Prompt:
     return few_shot(prompt, shots, task) if shots else prompt
 
 
+def _keys(
+    examples: Sequence[Example], shots: Sequence[Example], identity: str, sampling: Sampling, batch_size: int
+) -> Sequence[str]:
+    """What each example's answer is journalled under; like the prompts, made when asked for, for they outweigh the rest."""
+    return Mapped(lambda e: f"{e.id}:{answer_key(_prompt(e, shots), identity, sampling, batch_size)}", examples)
+
+
 def generate_file(teacher: str, pool: str | Path, out: str | Path, limit: int | None = None, **options: Any) -> dict:
-    """`generate` on a JSONL file; `limit` asks only the first so many."""
-    return generate(teacher, list(read_records(pool))[:limit], out, **options)
+    """`generate` on a JSONL file, which is read as it goes; `limit` asks only the first so many."""
+    return generate(teacher, RecordFile(pool)[:limit], out, **options)

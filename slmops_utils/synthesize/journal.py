@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..compact import Places
+
 
 class Journal(Mapping[str, dict[str, Any]]):
     """JSONL with one line per entry, looked up by its 'key'. A line cut short by a crash is dropped on opening.
 
-    Only the place of each line is held in memory, so a run of any length stays small.
+    Only the place of each line is held in memory, under a hash of its key: some 30 bytes an entry.
     Raises ValueError for a damaged file, BlockingIOError when another run is writing it.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.places: dict[str, int] = {}
+        self.places = Places()
         self.lock = _lock(self.path)
         try:
             self.end = self._read_places()
@@ -42,7 +44,7 @@ class Journal(Mapping[str, dict[str, Any]]):
                     break
                 if not raw.endswith(b"\n"):
                     break
-                self.places.setdefault(key, good)
+                self.places.add(hash(key), good)
                 good += len(raw)
         with self.path.open("r+b") as file:
             left = file.seek(0, os.SEEK_END) - good
@@ -59,10 +61,10 @@ class Journal(Mapping[str, dict[str, Any]]):
         """Add entries (each with a 'key'), and with `sync` wait until they are on the disk. A key already there is
         left alone. Without `sync` a kill loses nothing, a power cut may."""
         for entry in entries:
-            if entry["key"] not in self.places:
+            if entry["key"] not in self:
                 line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
                 self.file.write(line)
-                self.places[entry["key"]] = self.end
+                self.places.add(hash(entry["key"]), self.end)
                 self.end += len(line)
                 self.synced = False
         self.file.flush()
@@ -76,14 +78,24 @@ class Journal(Mapping[str, dict[str, Any]]):
             self.synced = True
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        self.reader.seek(self.places[key])
+        place = self.places.get(hash(key))
+        if place is None:
+            raise KeyError(key)
+        self.reader.seek(place)
         return json.loads(self.reader.readline())
 
     def __contains__(self, key: object) -> bool:
-        return key in self.places
+        return self.places.get(hash(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        """The keys in the order they came, read from the file."""
+        with self.path.open("rb") as file:
+            place = 0
+            for raw in file:
+                key = json.loads(raw)["key"]
+                if self.places.get(hash(key)) == place:  # a key written twice counts where it first stood
+                    yield key
+                place += len(raw)
 
     def __len__(self) -> int:
         return len(self.places)

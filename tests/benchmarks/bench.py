@@ -1,4 +1,4 @@
-"""Print the benchmark table and write build/bench.json: `make bench`, about five minutes on two cores.
+"""Print the benchmark table and write build/bench.json: `make bench`, about ten minutes on two cores.
 
 Each line is {"value", "unit", "peer", "peer_value", "ratio"}; a ratio over 1 means we are better. Both sides run in this
 process, one after the other, on the same rows, weights, batch and precision.
@@ -8,13 +8,13 @@ import copy
 import json
 import tempfile
 import time
-import tracemalloc
 from itertools import islice
 from pathlib import Path
 
 import torch
 from bench_endpoint import bench
 from bench_generate import bench as bench_generate
+from bench_scale import bench as bench_scale
 from transformers import Trainer, TrainingArguments
 
 from slmops_utils.classroom.doctor import matmul_gflops
@@ -23,7 +23,7 @@ from slmops_utils.distill.train import TrainSettings, train
 from slmops_utils.models.carve import shrink
 from slmops_utils.models.hardware import describe
 from slmops_utils.models.load import LoadedModel, load_model
-from slmops_utils.records import Example, read_records, write_records
+from slmops_utils.records import read_records
 from slmops_utils.tasks import get_task
 
 STEPS = 8
@@ -87,35 +87,10 @@ def training(parent: LoadedModel, examples: list) -> dict:
     return results
 
 
-def memory() -> dict:
-    """Peak Python memory of streaming 50,000 records, against 1,000."""
-    peaks = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for count in (1_000, 50_000):
-            path = Path(folder) / f"{count}.jsonl"
-            write_records(
-                path,
-                (
-                    Example(f"r{i}", "nli", [{"role": "user", "content": f"row {i} " * 40}], "neutral")
-                    for i in range(count)
-                ),
-            )
-            tracemalloc.start()
-            for _ in read_records(path):
-                pass
-            peaks[count] = tracemalloc.get_traced_memory()[1] / 2**20
-            tracemalloc.stop()
-    return {
-        "memory_50000_vs_1000_records": line(
-            peaks[50_000], "MiB", "1,000 records", peaks[1_000], higher_is_better=False
-        )
-    }
-
-
 def main() -> None:
     parent = load_model("embedded")
     examples = list(islice(read_records("data/nli/train.jsonl"), STEPS * BATCH))
-    results = memory() | bench() | bench_generate() | training(parent, examples)
+    results = bench_scale() | bench() | bench_generate() | training(parent, examples)
     print(json.dumps(describe()))
     for name, entry in results.items():
         print(

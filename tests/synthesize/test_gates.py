@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from slmops_utils.__main__ import GATE_NAMES, main
 from slmops_utils.records import Example, Response, read_records, write_records
-from slmops_utils.synthesize.gates import GATES, Rules, question, run_gates, table
-from slmops_utils.synthesize.similar import Neighbours, jaccard, shingles
+from slmops_utils.synthesize.gates import GATES, Rules, filter_file, question, run_gates, table
+from slmops_utils.synthesize.similar import Neighbours, bands_needed, jaccard, shingles
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("contradiction", "entailment", "neutral")
@@ -175,11 +176,43 @@ def test_alike_pairs_are_found_as_often_as_the_mathematics_says():
     assert found == 300
 
 
-def test_only_alike_texts_share_a_bucket():
-    noise, index = random.Random(0), Neighbours()
-    for i in range(300):
-        index.add(str(i), " ".join(str(noise.randrange(10**6)) for _ in range(60)))
-    assert max(map(len, index.buckets.values())) <= 2
+def test_only_alike_texts_are_compared(monkeypatch):
+    noise, index, compared = random.Random(0), Neighbours(), []
+    monkeypatch.setattr("slmops_utils.synthesize.similar.jaccard", lambda a, b: compared.append(1) or jaccard(a, b))
+    texts = [" ".join(str(noise.randrange(10**6)) for _ in range(60)) for _ in range(300)]
+    for i, text in enumerate(texts):
+        assert index.find(text) is None
+        index.add(str(i), text)
+    assert not compared
+    assert index.find(texts[7]) == ("7", 1.0) and len(compared) == 1
+
+
+def test_the_table_of_bands_grows_and_forgets_nothing():
+    noise = random.Random(0)
+    texts = [" ".join(str(noise.randrange(10**6)) for _ in range(8)) for _ in range(2000)]
+    index = Neighbours()
+    slots = index.slots
+    for i, text in enumerate(texts):
+        index.add(f"t{i}", text)
+    assert index.slots >= 2 * slots
+    assert [index.find(text) for text in texts] == [(f"t{i}", 1.0) for i in range(2000)]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
+def test_bands_are_asked_for_only_as_far_as_alike_pairs_have_them(threshold):
+    needed, share = bands_needed(threshold), threshold**4
+    fewer = binom.cdf(needed - 1, 32, share)
+    assert needed == 1 or fewer <= 2e-6 < binom.cdf(needed, 32, share)
+
+
+def test_a_file_is_filtered_as_a_list_is(tmp_path):
+    rows = [row(f"r{i}", asked=f"Question {i} of {i * i}: how many are {i + 7}?") for i in range(30)]
+    rows += [row("cut", finish="length"), row("again", asked=rows[3].messages[0]["content"]), row("none", None)]
+    write_records(tmp_path / "in.jsonl", rows)
+    kept, dropped, report = run_gates(rows)
+    assert filter_file(tmp_path / "in.jsonl", tmp_path / "kept.jsonl", tmp_path / "dropped.jsonl", Rules()) == report
+    assert list(read_records(tmp_path / "kept.jsonl")) == kept
+    assert list(read_records(tmp_path / "dropped.jsonl")) == dropped and len(dropped) == 3
 
 
 def test_filter_on_the_command_line(tmp_path, capsys):
