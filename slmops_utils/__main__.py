@@ -161,6 +161,25 @@ def run_distill(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_ablate(args: argparse.Namespace) -> int:
+    from .evaluate.ablate import Ablation, ablate
+
+    i, _, n = args.shard.partition("/")
+    if not (i.isdecimal() and n.isdecimal()):
+        raise ValueError(f"--shard takes i/n, such as 2/4, not {args.shard!r}")
+    default = Ablation()
+    settings = _settings(default.settings, args)
+    if args.max_steps and args.seconds is None:
+        settings = replace(settings, seconds=0.0)  # steps were asked for, not a time
+    given = {name: getattr(args, name) for name in ("teacher", "out", "work", "tasks", "methods", "seeds", "layers", "rule", "train",
+             "answered", "validation", "test", "limit", "device") if getattr(args, name) is not None}  # fmt: skip
+    untuned = _named(args.untuned, "--untuned", "TASK=FOLDER")
+    for run in ablate(replace(default, settings=settings, untuned=untuned, **given), (int(i), int(n))):
+        print(f"{run['task']:<14} {run['method']:<13} seed {run['seed']}  {run['steps']:>6,} steps  {run['seconds']:>6,.0f} s  "
+              f"{run['tokens_per_s']:>6,} tokens/s  test {100 * run['test']['score']:5.1f} %", flush=True)  # fmt: skip
+    return 0
+
+
 def run_evaluate(args: argparse.Namespace) -> int:
     from .deploy.model_card import has_card, remember_scores
     from .evaluate.compare import ROLES, evaluate, table
@@ -343,6 +362,29 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--rationale-weight", type=float, help="step_by_step: of rationales, beside 1 of labels")
     sub.add_argument("--skew", type=float, help="skewed_kl: how much of the teacher is mixed into the student")
     training(sub)
+
+    sub = command("ablate", run_ablate, "compare the methods: one start, the same rows and time, several seeds")
+    sub.add_argument("--teacher", help="a model name (data/teacher)")
+    sub.add_argument("--tasks", nargs="+", help="default: nli qa")
+    sub.add_argument("--methods", nargs="+", help="default: labels and every method of distill")
+    sub.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
+    sub.add_argument("--untuned", nargs="+", default=[], metavar="TASK=FOLDER", help="what the students start from; "
+                     "carved out of the teacher where none is named")  # fmt: skip
+    sub.add_argument("--layers", type=int, help="how many a carved start keeps (6)")
+    sub.add_argument("--rule", choices=("even", "early"), help="which those are (early)")
+    for name in ("train", "answered", "validation", "test"):
+        sub.add_argument(f"--{name}", metavar="PATTERN", help="records; {task} stands for the task's name")
+    sub.add_argument("--seconds", type=float, help="how long each run trains (120); with --max-steps, steps decide")
+    sub.add_argument("--max-steps", type=int)
+    sub.add_argument("--batch-size", type=int)
+    sub.add_argument("--learning-rate", type=float)
+    sub.add_argument("--limit", type=int, help="only the first so many rows of validation and test")
+    sub.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="only every n-th run from the i-th on, for n processes"
+    )
+    sub.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
+    sub.add_argument("--out", type=Path, help="one JSON file a run; those that are there are not run again")
+    sub.add_argument("--work", type=Path, help="for soft targets and checkpoints (build/ablate)")
 
     sub = command("evaluate", run_evaluate, "score models on the same test rows, with intervals and costs")
     for role in ("teacher", "untuned", "baseline", "student"):

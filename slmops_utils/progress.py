@@ -9,7 +9,7 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
-def progress_bar(total: int, description: str, unit: str = "rows") -> Any:
+def progress_bar(total: int | None, description: str, unit: str = "rows") -> Any:
     """A tqdm bar; off when output is not a terminal or notebook, or when SLMOPS_HEADLESS is set."""
     from tqdm.auto import tqdm
 

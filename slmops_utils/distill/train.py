@@ -6,6 +6,7 @@ over the supervised tokens of the whole optimizer step.
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from .dataset import LengthGroupedSampler, Row, collate
 from .supervised import Method, supervised_loss
 from .supervised import only_supervised as only_supervised  # notebooks take it from here
 
+ENDLESS = 10**7  # steps; the time ends such a run
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -26,6 +29,7 @@ class TrainSettings:
 
     epochs: float = 3.0
     max_steps: int = -1  # overrides epochs when positive
+    seconds: float = 0.0  # overrides both when positive: train for so long, however many steps that is
     batch_size: int = 16
     gradient_accumulation: int = 1
     learning_rate: float = 5e-4
@@ -75,6 +79,29 @@ def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) ->
     return total / count
 
 
+class Clock:
+    """The learning rate of a run that is given a time instead of a number of steps: it warms up and falls along half a
+    cosine as the others do, by the share of the time that has passed."""
+
+    def __init__(self, seconds: float, warmup_share: float):
+        self.seconds, self.warmup_share, self.started = seconds, warmup_share, 0.0
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    @property
+    def share(self) -> float:
+        """How much of the time has passed, 0 before the start."""
+        return (time.perf_counter() - self.started) / self.seconds if self.started else 0.0
+
+    def rate(self, _step: int = 0) -> float:
+        """The factor of the learning rate, 0 to 1."""
+        share = min(self.share, 1.0)
+        if share < self.warmup_share:
+            return share / self.warmup_share
+        return 0.5 * (1 + math.cos(math.pi * (share - self.warmup_share) / (1 - self.warmup_share)))
+
+
 def _trainer_class() -> type:
     import torch
     from transformers import Trainer
@@ -85,6 +112,7 @@ def _trainer_class() -> type:
 
         lengths: Sequence[int] = ()
         method = Method()
+        clock: Clock | None = None
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
@@ -104,6 +132,13 @@ def _trainer_class() -> type:
             if changed is not batches:  # new answers have other lengths
                 count = self._get_num_items_in_batch(changed, device)
             return changed, count
+
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            if self.clock is None:
+                return super().create_scheduler(num_training_steps, optimizer)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.clock.rate)
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def save_model(self, output_dir=None, _internal_call=False):
             super().save_model(output_dir, _internal_call)
@@ -137,12 +172,12 @@ def train(
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
-    called again without it, the run goes on from its last checkpoint. `method` is what batches are graded by: None for
+    called again without it, the run goes on from its last checkpoint. A run of `settings.seconds` keeps no checkpoint: its
+    steps depend on the machine, and killed it begins anew. `method` is what batches are graded by: None for
     text, else what methods.make_method gives for `settings.method`. `on_log(values)` is called with each logged loss. The
     model is trained in float32, under bfloat16 autocast where `loaded.dtype` says so. Raises ValueError when there is
     nothing to train on, or the method is not the settings'.
     """
-    import torch
     from transformers import TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from transformers.utils import logging
@@ -172,7 +207,7 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
+        max_steps=ENDLESS if settings.seconds else settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
@@ -181,8 +216,9 @@ def train(
         weight_decay=settings.weight_decay,
         optim="adamw_torch_fused",
         bf16=loaded.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=model.device.type == "cpu",
         seed=settings.seed,
+        save_strategy="no" if settings.seconds else "steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=5,
@@ -193,6 +229,7 @@ def train(
         ddp_find_unused_parameters=False,
     )
     losses: list[dict[str, float]] = []
+    clock = Clock(settings.seconds, settings.warmup_share) if settings.seconds else None
 
     class Watch(TrainerCallback):
         """Keeps the loss curve, moves the bar, and measures the validation loss."""
@@ -210,13 +247,17 @@ def train(
         def on_train_begin(self, args, state, control, **_):
             losses.extend({"step": h["step"], "loss": h["loss"]} for h in state.log_history if "loss" in h)
             self.first_step = state.global_step
-            self.bar = progress_bar(state.max_steps, "training", "steps")
+            self.bar = progress_bar(None if clock else state.max_steps, "training", "steps")
             self.bar.update(state.global_step)
+            if clock:
+                clock.start()
 
         def on_step_end(self, args, state, control, **_):
             self.bar.update(1)
             if stop_after and state.global_step >= stop_after:
                 control.should_save = control.should_training_stop = True
+            if clock and clock.share >= 1:
+                control.should_training_stop = True
             if validation and validation_every and state.global_step % validation_every == 0:
                 self.note({"step": state.global_step, "validation_loss": mean_loss(loaded, validation)})
                 model.train()
@@ -237,7 +278,7 @@ def train(
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
-    trainer.method = method
+    trainer.method, trainer.clock = method, clock
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
     try:
