@@ -155,7 +155,8 @@ def run_distill(args: argparse.Namespace) -> int:
     from .distill.distill import STUDENT, distill
 
     examples = _read_all(args.data)
-    _print(distill(args.student, examples, args.out, _settings(STUDENT, args),
+    validation = list(_read_all([args.validation]))[: args.validation_limit] if args.validation else []
+    _print(distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
                    teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
     print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
     return 0
@@ -360,6 +361,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--sampling-temperature", type=float, help="on_policy: how freely it does")
     sub.add_argument("--sample-tokens", type=int, help="on_policy: the longest answer it may give")
     sub.add_argument("--rationale-weight", type=float, help="step_by_step: of rationales, beside 1 of labels")
+    sub.add_argument("--validation", type=Path, help="labelled records that are not trained on")
+    sub.add_argument("--validation-limit", type=int, help="only the first so many of them")
+    sub.add_argument("--validation-every", type=int, default=50, metavar="STEPS")
+    sub.add_argument("--patience", type=int, help="end after so many scores on --validation without a better one, and keep "
+                     "the weights that scored best")  # fmt: skip
     sub.add_argument("--skew", type=float, help="skewed_kl: how much of the teacher is mixed into the student")
     training(sub)
 

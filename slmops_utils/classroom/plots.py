@@ -135,3 +135,39 @@ def cost_lines(lines: dict[str, tuple[float, float]], most: float, title: str = 
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.legend(frameon=False)
     return figure
+
+
+def draw_ablation(task: str, summary: dict[str, Any], axes: Any) -> None:
+    """Each method's score over seeds and rows with its 95 % interval, its seeds as small marks, a line at the method the
+    others are compared with. `summary`: one task's of evaluate.ablation.summarise. Filled: a difference was seen."""
+    methods = summary["methods"]
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color="#e6e6ea", linewidth=0.8)
+    for i, entry in enumerate(methods.values()):
+        value, (low, high), gap = entry["score"]["value"], entry["score"]["ci95"], entry["difference"]
+        seen = "p_corrected" in (gap or {}) and gap["p_corrected"] < 0.05
+        colour = COLOURS["student" if seen and gap["value"] > 0 else "baseline" if seen else "teacher"]
+        axes.errorbar(100 * value, i, xerr=[[100 * (value - low)], [100 * (high - value)]], color=colour, fmt="o", capsize=3,
+                      markerfacecolor=colour if seen or not gap else "white")  # fmt: skip
+        axes.plot(
+            [100 * score for score in entry["by_seed"]], [i + 0.25] * len(entry["by_seed"]), "|", color=colour, ms=7
+        )
+    if summary["against"] in methods:
+        axes.axvline(
+            100 * methods[summary["against"]]["score"]["value"], color="#333333", linewidth=0.8, linestyle="--"
+        )
+    axes.set_yticks(range(len(methods)), list(methods))
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{summary['metric']} (%), with 95 % interval", title=f"{task}, {summary['rows']} test rows")
+
+
+def ablation_dots(summaries: dict[str, dict[str, Any]]) -> Any:
+    """`draw_ablation` for every task, side by side."""
+    import matplotlib.pyplot as plt
+
+    size = (4.6 * len(summaries) + 0.6, 0.36 * max(len(s["methods"]) for s in summaries.values()) + 1.3)
+    figure, axes = plt.subplots(1, len(summaries), figsize=size, layout="constrained", squeeze=False)
+    for (task, summary), axis in zip(summaries.items(), axes[0], strict=True):
+        draw_ablation(task, summary, axis)
+    return figure

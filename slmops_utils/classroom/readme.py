@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..evaluate.ablation import markdown, read_runs, summarise
 from ..evaluate.statistics import verdict
 from ..tasks import MODULES
 
 START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!-- /results -->"
 FIGURE = "data/results/road.png"
+ABLATION = "<!-- ablation: written by slmops_utils.classroom.readme -->", "<!-- /ablation -->"
+ABLATION_FIGURE = "data/results/ablation.png"
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -98,12 +101,40 @@ def write_figure(folder: Path, path: Path) -> None:
     plt.close(figure)
 
 
+def write_ablation_figure(folder: Path, path: Path) -> None:
+    """The comparison of methods, one panel a task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from .plots import ablation_dots
+
+    figure = ablation_dots(summarise(read_runs(folder / "ablate")))
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def ablation_block(folder: Path) -> str:
+    """The comparison of methods, as far as it is recorded."""
+    found = summarise(read_runs(folder / "ablate"))
+    if not found:
+        return "Not recorded yet: `python -m slmops_utils ablate` runs it."
+    return f"![Scores of every method]({ABLATION_FIGURE})\n\n" + markdown(found)
+
+
+def between(text: str, start: str, end: str, block: str) -> str:
+    """`text` with `block` between its two markers. Raises ValueError where they are not there once each."""
+    before, rest = text.split(start)
+    _, after = rest.split(end)
+    return f"{before}{start}\n\n{block}\n{end}{after}"
+
+
 def main() -> int:
     readme, folder = Path("README.md"), Path("data/results")
     text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    new = f"{before}{START}\n\n{results_block(folder)}\n{END}{after}"
+    new = between(text, START, END, results_block(folder))
+    new = between(new, *ABLATION, ablation_block(folder))
     if "--check" in sys.argv:
         print(
             "README results agree with data/results"
@@ -114,6 +145,8 @@ def main() -> int:
     readme.write_text(new, encoding="utf-8")
     if load_results(folder):
         write_figure(folder, Path(FIGURE))
+    if read_runs(folder / "ablate"):
+        write_ablation_figure(folder, Path(ABLATION_FIGURE))
     return 0
 
 

@@ -15,6 +15,7 @@ from .dataset import encode_rows
 from .methods import NEED_NO_TEACHER, check_method, make_method
 from .step_by_step import step_by_step_rows
 from .train import TrainSettings, train
+from .validation import scorer
 
 STUDENT = TrainSettings(epochs=4, batch_size=16, learning_rate=1e-3)
 
@@ -37,7 +38,8 @@ def distill(
     `settings.method` says what it is graded by (see methods.py). Every method but 'text' needs the `teacher` itself; what
     that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
     and runs with the same rows, tokenizer, temperature and k. `every_position` grades the prompts too: with a divergence
-    and alpha 0 that heals a carved student before its lessons.
+    and alpha 0 that heals a carved student before its lessons. With `settings.patience` the run is scored on `validation`
+    every `validation_every` steps, ends early where it no longer gets better, and the best weights are saved.
     Returns what was done, which is also written to `out`/distill.json.
     """
     check_method(settings, teacher)
@@ -53,7 +55,8 @@ def distill(
         teacher = None  # its answers are in the examples
     guide = load_model(teacher) if isinstance(teacher, str) else teacher
     method = make_method(settings, loaded, guide, rows, soft_targets or Path(out) / "soft_targets")
-    result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method)
+    score = scorer(validation) if settings.patience else None
+    result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method, score=score)
     if settings.lora_rank:
         loaded.model = loaded.model.merge_and_unload()
     save(loaded, str(out))
@@ -64,6 +67,7 @@ def distill(
         "left_out": left_out,
         "settings": asdict(settings),
         "steps": result.steps,
+        "best": {"step": result.best_step, "validation_score": result.best_score} if score else None,
         "seconds": round(result.seconds),
         "tokens_per_s": round(result.tokens_per_s),
         "date": datetime.date.today().isoformat(),

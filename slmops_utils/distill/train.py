@@ -9,8 +9,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainSettings:
     lora_rank: int = 0  # 0 trains every weight
     lora_alpha: int = 32
     save_steps: int = 100
+    patience: int = 0  # measures of the validation score without a better one that end a run early; 0: none does
     method: str = "text"  # what the student is graded by, see methods.py; those below matter to some methods only
     alpha: float = 0.5  # the weight of the text's own tokens beside the teacher; 0: teacher only, 1: text only
     temperature: float = 1.0  # softens teacher and student alike
@@ -61,8 +62,10 @@ class TrainResult:
     steps: int
     seconds: float
     tokens_per_s: float
-    losses: list[dict[str, float]]  # {"step", "loss"} and {"step", "validation_loss"}
+    losses: list[dict[str, float]]  # {"step", "loss"}, {"step", "validation_loss"} and {"step", "score"}
     resumed_from: int = 0  # the step of the checkpoint this call went on from
+    best_step: int | None = None  # where the validation score was best; its weights are those that were kept
+    best_score: float | None = None
 
 
 def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) -> float:
@@ -113,6 +116,7 @@ def _trainer_class() -> type:
         lengths: Sequence[int] = ()
         method = Method()
         clock: Clock | None = None
+        score: Callable[[], float] = staticmethod(lambda: 0.0)
 
         def __init__(self, *args: Any, **options: Any):
             super().__init__(*args, **options)
@@ -133,10 +137,18 @@ def _trainer_class() -> type:
                 count = self._get_num_items_in_batch(changed, device)
             return changed, count
 
+        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+            """The Trainer keeps the checkpoint with the best of these, and its callback counts those that are not."""
+            found = {f"{metric_key_prefix}_score": self.score()}
+            self.log(found)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+            return found
+
         def create_scheduler(self, num_training_steps, optimizer=None):
             if self.clock is None:
                 return super().create_scheduler(num_training_steps, optimizer)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.clock.rate)
+            stepped: Any = optimizer or self.optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, self.clock.rate)
             self._created_lr_scheduler = True
             return self.lr_scheduler
 
@@ -167,6 +179,7 @@ def train(
     on_log: Any = None,
     stop_after: int | None = None,
     method: Method | None = None,
+    score: Callable[[LoadedModel], float] | None = None,
 ) -> TrainResult:
     """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
@@ -174,11 +187,13 @@ def train(
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
     called again without it, the run goes on from its last checkpoint. A run of `settings.seconds` keeps no checkpoint: its
     steps depend on the machine, and killed it begins anew. `method` is what batches are graded by: None for
-    text, else what methods.make_method gives for `settings.method`. `on_log(values)` is called with each logged loss. The
+    text, else what methods.make_method gives for `settings.method`. With a `score` (higher is better, such as
+    validation.scorer's), the model is scored every `validation_every` steps, ends with the weights that scored best, and
+    after `settings.patience` measures without a better one the run ends early. `on_log(values)` is called with each logged loss. The
     model is trained in float32, under bfloat16 autocast where `loaded.dtype` says so. Raises ValueError when there is
-    nothing to train on, or the method is not the settings'.
+    nothing to train on, the method is not the settings', or it is not said when to score.
     """
-    from transformers import TrainerCallback, TrainingArguments, set_seed
+    from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from transformers.utils import logging
 
@@ -190,6 +205,9 @@ def train(
     method = method or Method()
     if method.name != settings.method:
         raise ValueError(f"the settings say method {settings.method!r}, but batches would be graded by {method.name!r}")
+    if (settings.patience and not score) or (score and (not validation_every or settings.seconds)):
+        raise ValueError("stopping early takes a score, the number of steps after which it is measured "
+                         "(validation_every), and no fixed time (seconds)")  # fmt: skip
     logging.set_verbosity_error()
     checkpoints = Path(out) / "checkpoints"
     set_seed(settings.seed)
@@ -219,7 +237,13 @@ def train(
         use_cpu=model.device.type == "cpu",
         seed=settings.seed,
         save_strategy="no" if settings.seconds else "steps",
-        save_steps=settings.save_steps,
+        save_steps=validation_every if score else settings.save_steps,  # what scores best has to be there to go back to
+        eval_strategy="steps" if score else "no",
+        eval_steps=validation_every if score else None,
+        load_best_model_at_end=score is not None,
+        metric_for_best_model="score" if score else None,
+        greater_is_better=True if score else None,
+        restore_callback_states_from_checkpoint=bool(settings.patience),
         save_total_limit=2,
         logging_steps=5,
         report_to="none",
@@ -245,7 +269,7 @@ def train(
                 print("  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
         def on_train_begin(self, args, state, control, **_):
-            losses.extend({"step": h["step"], "loss": h["loss"]} for h in state.log_history if "loss" in h)
+            losses.extend(values for h in state.log_history if (values := logged(h["step"], h)))
             self.first_step = state.global_step
             self.bar = progress_bar(None if clock else state.max_steps, "training", "steps")
             self.bar.update(state.global_step)
@@ -263,8 +287,8 @@ def train(
                 model.train()
 
         def on_log(self, args, state, control, logs=None, **_):
-            if logs and "loss" in logs:
-                self.note({"step": state.global_step, "loss": float(logs["loss"])})
+            if values := logged(state.global_step, logs or {}):
+                self.note(values)
 
         def on_train_end(self, args, state, control, **_):
             self.bar.close()
@@ -273,12 +297,15 @@ def train(
         model=model,
         args=arguments,
         train_dataset=list(rows),
+        eval_dataset=list(rows[:1]) if score else None,  # never read: `evaluate` is ours
         data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
-        callbacks=[watch := Watch()],
+        callbacks=[watch := Watch(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     trainer.method, trainer.clock = method, clock
+    if score:
+        trainer.score = lambda: _score_unchanged(loaded, score)
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
     try:
@@ -288,7 +315,29 @@ def train(
             del model.learned
     seconds = time.perf_counter() - started
     model.eval()
-    return TrainResult(trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step)
+    best = (trainer.state.best_global_step, trainer.state.best_metric) if score else (None, None)
+    return TrainResult(
+        trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step, *best
+    )
+
+
+def logged(step: int, logs: dict[str, Any]) -> dict[str, float] | None:
+    """What a curve keeps of the Trainer's own log line: {"step", "loss"} or {"step", "score"}."""
+    for name, ours in (("loss", "loss"), ("eval_score", "score")):
+        if name in logs:
+            return {"step": step, ours: float(logs[name])}
+    return None
+
+
+def _score_unchanged(loaded: LoadedModel, score: Callable[[LoadedModel], float]) -> float:
+    """The score of the model as it stands; neither its mode nor the random numbers of the training are touched."""
+    import torch
+
+    training = loaded.model.training
+    with torch.random.fork_rng():
+        found = score(replace(loaded, model=loaded.model.eval()))
+    loaded.model.train(training)
+    return found
 
 
 def _run_hash(loaded: LoadedModel, settings: TrainSettings, rows: Sequence[Row], method: Method) -> str:

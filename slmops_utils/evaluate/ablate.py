@@ -7,7 +7,6 @@ say together is in ablation.py.
 import contextlib
 import copy
 import datetime
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,15 +18,16 @@ from ..distill.dataset import Row, encode_rows, training_text
 from ..distill.methods import DIVERGENCES, METHODS, NEED_NO_TEACHER, make_method
 from ..distill.step_by_step import step_by_step_rows
 from ..distill.train import TrainSettings, train
+from ..distill.validation import score_rows
 from ..models.carve import shrink
 from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model, weights_fingerprint
 from ..records import Example, atomic_writer, read_records
-from ..synthesize.answer import Sampling, answer
 from ..tasks import get_task
 
 LABELS = "labels"  # text again, without the teacher's answers: what a student would be that had no teacher
 COMPARED = (LABELS, *METHODS)
+BUDGET = TrainSettings(seconds=120.0, batch_size=16, learning_rate=1e-3)
 POINTS = 60  # of a loss curve that are kept
 
 
@@ -49,7 +49,7 @@ class Ablation:
     validation: str = "data/{task}/validation.jsonl"
     test: str = "data/{task}/test.jsonl"
     limit: int | None = None  # the first so many test rows, and validation rows
-    settings: TrainSettings = TrainSettings(seconds=120.0, batch_size=16, learning_rate=1e-3)
+    settings: TrainSettings = BUDGET
     score_batch: int = 64
     device: str | None = None
 
@@ -180,31 +180,13 @@ def run_one(
         "parameters": student.parameters,
         "teacher": plan.teacher,
         "start": start.fingerprint,
-        "validation": score(student, start.validation, plan.score_batch),
-        "test": score(student, start.test, plan.score_batch),
+        "validation": score_rows(student, start.validation, plan.score_batch),
+        "test": score_rows(student, start.test, plan.score_batch),
         "settings": asdict(settings),
         "date": datetime.date.today().isoformat(),
         "device": student.model.device.type,
         "hardware": describe(),
         "losses": thinned(result.losses),
-    }
-
-
-def score(model: LoadedModel, examples: Sequence[Example], batch_size: int = 64) -> dict[str, Any]:
-    """Answer examples of one task greedily: the headline metric, its mean, each row's score, and a hash of the rows' ids
-    by which runs on the same rows know each other."""
-    task = get_task(examples[0].task)
-    name, metric = next(iter(task.metrics_for(examples).items()))
-    prompts = [task.prompt(example) for example in examples]
-    answers = answer(model, prompts, Sampling(max_new_tokens=task.max_new_tokens), batch_size)
-    scores = [float(metric.value(e, a.text)) for e, a in zip(examples, answers, strict=True)]
-    ids = hashlib.sha256("\n".join(example.id for example in examples).encode()).hexdigest()[:16]
-    return {
-        "metric": name,
-        "score": sum(scores) / len(scores),
-        "unfinished": sum(a.finish_reason != "stop" for a in answers),
-        "ids": ids,
-        "scores": [int(s) if s in (0, 1) else round(s, 4) for s in scores],
     }
 
 

@@ -164,6 +164,76 @@ def test_measuring_on_the_way_does_not_change_the_training(tiny, rows, tmp_path)
     assert_same_weights(tiny.model, other.model)
 
 
+def scores_in_turn(*values):
+    """A score that goes up and down as written, and keeps the weights it was asked about."""
+    asked = []
+
+    def score(loaded):
+        asked.append({name: tensor.clone() for name, tensor in loaded.model.state_dict().items()})
+        return values[len(asked) - 1]
+
+    return score, asked
+
+
+def test_a_run_ends_when_its_score_no_longer_rises_and_keeps_the_best_weights(tiny, rows, tmp_path):
+    score, asked = scores_in_turn(0.1, 0.4, 0.3, 0.2, 0.9)
+    settings = replace(SHORT_RUN, patience=2)
+    result = train(tiny, rows, tmp_path, settings, validation_every=2, score=score)
+    assert (result.steps, result.best_step, result.best_score) == (8, 4, 0.4), "0.9 would have come too late"
+    kept = tiny.model.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in asked[1].items())
+    assert any(not torch.equal(kept[name], tensor) for name, tensor in asked[3].items())
+    assert [h["score"] for h in result.losses if "score" in h] == [0.1, 0.4, 0.3, 0.2]
+
+
+def test_a_run_without_patience_still_ends_with_its_best_weights(tiny, rows, tmp_path):
+    score, asked = scores_in_turn(0.1, 0.9, *[0.3] * 6)
+    result = train(tiny, rows, tmp_path, SHORT_RUN, validation_every=2, score=score)
+    assert (result.steps, result.best_step) == (16, 4)
+    assert all(torch.equal(tiny.model.state_dict()[name], tensor) for name, tensor in asked[1].items())
+
+
+def test_patience_is_remembered_by_a_resumed_run(tiny, rows, tmp_path):
+    settings, other = replace(SHORT_RUN, patience=2), copy.deepcopy(tiny)
+    score, _ = scores_in_turn(0.4, 0.3)
+    assert train(other, rows, tmp_path, settings, validation_every=2, score=score, stop_after=4).steps == 4
+    score, asked = scores_in_turn(0.2, 0.9)
+    result = train(tiny, rows, tmp_path, settings, validation_every=2, score=score)
+    assert (result.steps, result.best_step, len(asked)) == (6, 2, 1), "one miss before the stop and one after it"
+    assert [h["score"] for h in result.losses if "score" in h] == [0.4, 0.3, 0.2]
+
+
+def test_scoring_on_the_way_does_not_change_the_training(tiny, rows, tmp_path):
+    def noisy(loaded):
+        assert not loaded.model.training
+        torch.rand(7)
+        return float(len(seen := list(tmp_path.rglob("checkpoint-*"))) + len(seen))
+
+    other = copy.deepcopy(tiny)
+    train(tiny, rows, tmp_path / "a", replace(SHORT_RUN, epochs=1))
+    train(other, rows, tmp_path / "b", replace(SHORT_RUN, epochs=1), validation_every=2, score=noisy)
+    assert_same_weights(tiny.model, other.model)
+
+
+@pytest.mark.parametrize("wrong", [{"patience": 1}, {"patience": 1, "score": True}, {"seconds": 1.0, "score": True}])
+def test_stopping_early_without_what_it_takes_is_an_error(wrong, tiny, rows, tmp_path):
+    score = (lambda loaded: 0.0) if wrong.pop("score", False) else None
+    with pytest.raises(ValueError, match="stopping early takes a score"):
+        train(tiny, rows, tmp_path, replace(SHORT_RUN, **wrong), score=score, validation_every=2 * ("seconds" in wrong))
+
+
+def test_distill_stops_early_by_the_task_s_own_score(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLMOPS_DTYPE", "float32")
+    settings = replace(SHORT_RUN, epochs=8, patience=1)
+    report = distill(tiny_folder, examples(8), tmp_path / "student", settings, examples(4), validation_every=2)
+    scores = [h["score"] for h in report["losses"] if "score" in h]
+    assert report["best"]["validation_score"] == max(scores) and report["best"]["step"] == 2 * (
+        1 + scores.index(max(scores))
+    )
+    best = json.loads((tmp_path / "student" / "distill.json").read_text())["best"]
+    assert best == report["best"]
+
+
 def test_nothing_to_train_on_is_an_error(tiny, tmp_path):
     with pytest.raises(ValueError, match="nothing to train on"):
         train(tiny, [], tmp_path)
