@@ -10,6 +10,7 @@ from typing import Any
 from ..models.carve import save
 from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model
+from ..progress import is_main_process
 from ..records import Example
 from .dataset import encode_rows
 from .methods import NEED_NO_TEACHER, check_method, make_method
@@ -59,7 +60,6 @@ def distill(
     result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method, score=score)
     if settings.lora_rank:
         loaded.model = loaded.model.merge_and_unload()
-    save(loaded, str(out))
     report = {
         "student": loaded.name,
         "teacher": guide.name if guide else None,
@@ -74,5 +74,7 @@ def distill(
         "hardware": describe(),
         "losses": result.losses,
     }
-    (Path(out) / "distill.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if is_main_process():
+        save(loaded, str(out))
+        (Path(out) / "distill.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report

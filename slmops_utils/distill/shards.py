@@ -80,6 +80,12 @@ class SoftTargets:
         )
         return ids.long(), log_probs
 
+    def none(self) -> tuple[Any, Any]:
+        """The soft targets of no token at all, (0, k) and (0, k + 1 or V)."""
+        shard = self._handle(next(iter(self.places.values())).shard)
+        ids, log_probs = (shard.get_slice(name)[:0] for name in ("ids", "log_probs"))
+        return ids.long(), log_probs
+
     def _handle(self, shard: Path) -> Any:
         from safetensors import safe_open
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..models.load import LoadedModel, weights_fingerprint
-from ..progress import in_notebook, progress_bar
-from .dataset import LengthGroupedSampler, Row, collate
+from ..progress import in_notebook, is_main_process, progress_bar
+from .dataset import LengthGroupedSampler, Row, blank, collate
 from .supervised import Method, supervised_loss
 from .supervised import only_supervised as only_supervised  # notebooks take it from here
 
@@ -164,7 +164,9 @@ def _trainer_class() -> type:
                 self.method.learned.load_state_dict(torch.load(Path(resume_from_checkpoint) / "learned.pt"))
 
         def _get_train_sampler(self, *_):
-            return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed)
+            processes = self.accelerator.num_processes
+            even = self.args.per_device_train_batch_size * processes if processes > 1 else 1
+            return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed, even)
 
     return SupervisedTrainer
 
@@ -181,7 +183,8 @@ def train(
     method: Method | None = None,
     score: Callable[[LoadedModel], float] | None = None,
 ) -> TrainResult:
-    """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
+    """Train `loaded.model` in place. Under torchrun every process calls it alike, each with its share of every global batch
+    of `batch_size` times processes times `gradient_accumulation` rows; the losses are those of one process. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
@@ -221,7 +224,6 @@ def train(
         model = loaded.model = get_peft_model(model, lora)
     if method.learned is not None:
         model.learned = method.learned.to(model.device)  # as a part of the model it is optimised and synchronised
-    last = _last_checkpoint(checkpoints, run_hash)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -252,6 +254,8 @@ def train(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
     )
+    with arguments.main_process_first(local=False, desc="looking for checkpoints"):
+        last = _last_checkpoint(checkpoints, run_hash)
     losses: list[dict[str, float]] = []
     clock = Clock(settings.seconds, settings.warmup_share) if settings.seconds else None
 
@@ -265,7 +269,7 @@ def train(
             losses.append(values)
             if on_log:
                 on_log(values)
-            elif not in_notebook() and values["step"] % 50 == 0:
+            elif not in_notebook() and values["step"] % 50 == 0 and is_main_process():
                 print("  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
         def on_train_begin(self, args, state, control, **_):
@@ -296,7 +300,7 @@ def train(
     trainer = _trainer_class()(
         model=model,
         args=arguments,
-        train_dataset=list(rows),
+        train_dataset=[*rows, blank(rows)],  # the sampler takes the last only to fill up what processes share
         eval_dataset=list(rows[:1]) if score else None,  # never read: `evaluate` is ours
         data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
         callbacks=[watch := Watch(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],

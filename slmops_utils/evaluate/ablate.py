@@ -4,7 +4,6 @@ One run is one (task, method, seed) and leaves one JSON file; a run whose file i
 say together is in ablation.py.
 """
 
-import contextlib
 import copy
 import datetime
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..distill.dataset import Row, encode_rows, training_text
-from ..distill.methods import DIVERGENCES, METHODS, NEED_NO_TEACHER, make_method
+from ..distill.methods import METHODS, NEED_NO_TEACHER, make_method
 from ..distill.step_by_step import step_by_step_rows
 from ..distill.train import TrainSettings, train
 from ..distill.validation import score_rows
@@ -158,15 +157,12 @@ def run_one(
 ) -> dict[str, Any]:
     """Train one student from the task's start and score it: what its JSON file holds."""
     import torch
-    from filelock import FileLock
 
     settings = plan.settings_of(task, method, seed)
     student = replace(start.student, model=copy.deepcopy(start.student.model))
     guide = None if settings.method in NEED_NO_TEACHER else teacher
     folder = plan.work / "soft_targets" / task
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock") if settings.method in DIVERGENCES else contextlib.nullcontext():
-        grade = make_method(settings, student, guide, rows, folder)
+    grade = make_method(settings, student, guide, rows, folder)
     result = train(student, rows, plan.run_folder(task, method, seed), settings, method=grade)
     student.model = student.model.to(getattr(torch, student.dtype)).eval()  # as it would be saved and loaded again
     return {

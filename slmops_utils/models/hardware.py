@@ -54,10 +54,12 @@ def choose_dtype(device: str = "cpu") -> Choice:
 
 
 def choose_device() -> str:
-    """'cuda' where there is a GPU, else 'cpu'."""
+    """'cuda' where there is a GPU (this process's own one under torchrun), else 'cpu'."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def gpu_name() -> str:
@@ -89,7 +91,7 @@ def describe() -> dict[str, str | int | float | list[str] | None]:
         "cores": core_count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "cpu_features": sorted(cpu_features()),
-        "gpu": gpu_name() if device == "cuda" else None,
+        "gpu": gpu_name() if device != "cpu" else None,
         "dtype": dtype.value,
         "dtype_reason": dtype.reason,
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.__main__ import main
@@ -175,6 +176,27 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny, student, tmp_path):
     train(again, rows, tmp_path / "cut", settings, method=method)
     for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_on_soft_targets_that_is_killed_ends_with_the_same_weights(tiny, student, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLMOPS_DTYPE", "float32")
+    for name, model in {"teacher": tiny, "student": student}.items():
+        save(model, str(tmp_path / name))
+    settings = replace(BASE, method="jsd", epochs=4, save_steps=3)
+    folders = str(tmp_path / "student"), str(tmp_path / "teacher")
+    out, soft = tmp_path / "killed", tmp_path / "soft"
+    # while the teacher's answers are written, and in the middle of a checkpoint
+    for point in (soft / "key.json", out / "checkpoints" / "checkpoint-6" / "model.safetensors"):
+        assert kill_when(point, distill_softly, (*folders, examples(12), out, soft, settings))
+    found = distill_softly(*folders, examples(12), out, soft, settings)
+    assert found["steps"] == 12 and min(h["step"] for h in found["losses"]) == 5
+    distill_softly(*folders, examples(12), tmp_path / "whole", tmp_path / "soft again", settings)
+    killed, whole = (load_model(str(folder), "float32").model.state_dict() for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(killed[name], tensor) for name, tensor in whole.items())
+
+
+def distill_softly(student, teacher, records, out, soft, settings):
+    return distill(student, records, out, settings, teacher=teacher, soft_targets=soft)
 
 
 def test_another_teacher_is_another_run(tiny, student, rows, tmp_path):

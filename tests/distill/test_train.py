@@ -2,14 +2,12 @@
 
 import copy
 import json
-import multiprocessing
 import shutil
-import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
+from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.distill.correct import correct
@@ -271,30 +269,6 @@ def test_a_run_stopped_early_goes_on_to_the_same_end(tiny, rows, tmp_path):
     assert weights_fingerprint(cut.model) != weights_fingerprint(whole.model)
     assert train(tiny, rows, tmp_path / "cut", SHORT_RUN).steps == 16
     assert_same_weights(tiny.model, whole.model)
-
-
-def fresh_processes():
-    """Processes that start in a moment, because the libraries are imported once, in the server they are forked from."""
-    if sys.platform == "win32":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["slmops_utils.distill.distill", "transformers.models.llama.modeling_llama", "transformers.trainer"]
-    )
-    return context
-
-
-def kill_when(there, target, args) -> bool:
-    """Start a process and kill it as soon as a file is there; whether it was still at work."""
-    process = fresh_processes().Process(target=target, args=args)
-    process.start()
-    started = time.monotonic()
-    while not there.exists() and process.is_alive():
-        assert time.monotonic() - started < 600, "the process hangs"
-        time.sleep(0.0005)
-    process.kill()
-    process.join()
-    return process.exitcode != 0
 
 
 def test_a_run_killed_three_times_ends_with_the_same_weights(tiny_folder, tmp_path, monkeypatch):
