@@ -11,10 +11,10 @@ from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.__main__ import main
-from slmops_utils.distill.dataset import encode_rows
+from slmops_utils.distill.dataset import blank, encode_rows
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.losses import forward_kl, generalised_jsd, on_support, reverse_kl, skewed_kl, softened
-from slmops_utils.distill.methods import DIVERGENCES, check_method, make_method
+from slmops_utils.distill.methods import DIVERGENCES, METHODS, check_method, make_method
 from slmops_utils.distill.supervised import Method, supervised_loss
 from slmops_utils.distill.train import TrainSettings, mean_loss, train
 from slmops_utils.models.carve import keep_tokens, save
@@ -150,6 +150,22 @@ def test_padding_changes_nothing(tiny, student, rows, tmp_path):
     torch.testing.assert_close(together, sum(alone), rtol=1e-4, atol=1e-4)
     found, expected = gradients(student.model, together), gradients(student.model, sum(alone))
     assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_blank_row_adds_nothing_whatever_the_method(name, tiny, student, rows, tmp_path):
+    settings = replace(BASE, method=name, on_policy_share=0.0)
+    method = make_method(settings, student, tiny, rows, tmp_path / "soft")
+    filled = [*rows, blank(rows)]
+    found, count = method.loss(student.model, method.collate(filled, 0))
+    expected, tokens = method.loss(student.model, method.collate(rows, 0))
+    assert count == tokens
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    nothing, none = method.loss(student.model, method.collate(filled[-1:], 0))
+    assert (nothing.item(), none) == (0, 0)
+    assert all(not gradient.any() for gradient in gradients(student.model, nothing)), (
+        "and every weight has its gradient"
+    )
 
 
 def test_training_on_soft_targets_brings_the_student_to_its_teacher(tiny, student, rows, tmp_path):
