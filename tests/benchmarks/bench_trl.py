@@ -44,12 +44,15 @@ def columns(rows: Sequence[Row]) -> Any:
     return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels})
 
 
-def trl_trainer(student: LoadedModel, rows: Sequence[Row], out: str, epochs: float, teacher: LoadedModel | None) -> Any:
+def trl_trainer(
+    student: LoadedModel, rows: Sequence[Row], out: str, epochs: float, teacher: LoadedModel | None, liger: bool = False
+) -> Any:
     """TRL's SFTTrainer, or with a teacher its GKDTrainer, which then never samples (off-policy, forward KL)."""
     options = {
         "output_dir": out, "num_train_epochs": epochs, "per_device_train_batch_size": BATCH, "learning_rate": 5e-4,
         "gradient_checkpointing": False, "bf16": student.dtype == "bfloat16", "use_cpu": not torch.cuda.is_available(),
         "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "max_length": 1024, "logging_steps": 1000,
+        "use_liger_kernel": liger,
     }  # fmt: skip
     model = student.model.float()
     if teacher is None:
@@ -67,9 +70,11 @@ def trl_trainer(student: LoadedModel, rows: Sequence[Row], out: str, epochs: flo
                       processing_class=student.tokenizer)  # fmt: skip
 
 
-def trl_seconds(student: LoadedModel, rows: Sequence[Row], epochs: float, teacher: LoadedModel | None = None) -> float:
+def trl_seconds(
+    student: LoadedModel, rows: Sequence[Row], epochs: float, teacher: LoadedModel | None = None, liger: bool = False
+) -> float:
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
-        trainer = trl_trainer(copy.deepcopy(student), rows, out, epochs, teacher)
+        trainer = trl_trainer(copy.deepcopy(student), rows, out, epochs, teacher, liger)
         started = time.perf_counter()
         trainer.train()
         return time.perf_counter() - started
@@ -186,13 +191,17 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def long_rows(count: int) -> list[Row]:
+    """Rows of LONG tokens drawn at random, the last ANSWER of them to be learned."""
+    ids = torch.randint(100, 40_000, (count, LONG), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Row(row, LONG - ANSWER, f"r{i}") for i, row in enumerate(ids)]
+
+
 def run_memory(side: str) -> dict[str, float]:
     """Two steps of long rows, the second with the optimizer's state in memory."""
     parent = load_model("embedded")
     student = shrink(parent, LAYERS, "early")
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, 40_000, (2 * BATCH, LONG), generator=generator).tolist()
-    rows = [Row(row, LONG - ANSWER, f"r{i}") for i, row in enumerate(ids)]
+    rows = long_rows(2 * BATCH)
     teacher = parent if side in ("gkd", "ours_soft") else None
     if teacher is None:
         del parent
@@ -225,8 +234,28 @@ def run_growth(count: int) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started, "peak_mib": peak_mib()}
 
 
+def on_gpu(parent: LoadedModel, line: Any) -> dict[str, Any]:
+    """Fine-tuning at the shapes of Qwen3-0.6B with random weights; TRL with Liger's kernels where they are installed."""
+    from importlib.util import find_spec
+
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shapes = Qwen3Config(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+                         num_key_value_heads=8, head_dim=128, vocab_size=151_936, tie_word_embeddings=True)  # fmt: skip
+    student = LoadedModel("qwen3-0.6b shapes", Qwen3ForCausalLM(shapes).to("cuda"), parent.tokenizer, "bfloat16", "")
+    rows, liger = long_rows(10 * BATCH), find_spec("liger_kernel") is not None
+    our_seconds(student, rows[: 2 * BATCH], 1)
+    ours = sum(our_seconds(student, rows, 1))
+    trl_seconds(student, rows[: 2 * BATCH], 1, liger=liger)
+    theirs = trl_seconds(student, rows, 1, liger=liger)
+    tokens = sum(len(row.ids) for row in rows)
+    peer = f"TRL SFTTrainer, {'Liger kernels' if liger else 'without Liger'}, {torch.cuda.get_device_name()}"
+    return {"finetune_gpu_vs_trl_sft": line(tokens / ours, "tokens/s, Qwen3-0.6B shapes", peer, tokens / theirs)}
+
+
 def compare_with_trl(parent: LoadedModel, line: Any) -> dict[str, Any]:
-    return training(parent, line) | memory(line) | growth(line)
+    found = training(parent, line) | memory(line) | growth(line)
+    return found | on_gpu(parent, line) if torch.cuda.is_available() else found
 
 
 if __name__ == "__main__":
