@@ -38,7 +38,7 @@ class TrainSettings:
     seed: int = 0
     lora_rank: int = 0  # 0 trains every weight
     lora_alpha: int = 32
-    save_steps: int = 100
+    save_steps: int = 100  # between checkpoints; 0 keeps none, and a run that is killed begins anew
     patience: int = 0  # measures of the validation score without a better one that end a run early; 0: none does
     method: str = "text"  # what the student is graded by, see methods.py; those below matter to some methods only
     alpha: float = 0.5  # the weight of the text's own tokens beside the teacher; 0: teacher only, 1: text only
@@ -238,8 +238,10 @@ def train(
         bf16=loaded.dtype == "bfloat16",
         use_cpu=model.device.type == "cpu",
         seed=settings.seed,
-        save_strategy="no" if settings.seconds else "steps",
-        save_steps=validation_every if score else settings.save_steps,  # what scores best has to be there to go back to
+        save_strategy="steps" if score or (settings.save_steps and not settings.seconds) else "no",
+        save_steps=validation_every
+        if score
+        else settings.save_steps or ENDLESS,  # what scores best has to be there to go back to
         eval_strategy="steps" if score else "no",
         eval_steps=validation_every if score else None,
         load_best_model_at_end=score is not None,

@@ -232,6 +232,16 @@ def test_distill_stops_early_by_the_task_s_own_score(tiny_folder, tmp_path, monk
     assert best == report["best"]
 
 
+def test_a_run_that_keeps_no_checkpoint_ends_with_the_same_weights(tiny, rows, tmp_path):
+    other = copy.deepcopy(tiny)
+    train(other, rows, tmp_path / "kept", SHORT_RUN)
+    train(tiny, rows, tmp_path / "none", replace(SHORT_RUN, save_steps=0))
+    assert_same_weights(tiny.model, other.model)
+    assert list(tmp_path.glob("kept/checkpoints/checkpoint-*")) and not list(
+        tmp_path.glob("none/checkpoints/checkpoint-*")
+    )
+
+
 def test_nothing_to_train_on_is_an_error(tiny, tmp_path):
     with pytest.raises(ValueError, match="nothing to train on"):
         train(tiny, [], tmp_path)
