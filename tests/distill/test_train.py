@@ -173,9 +173,10 @@ def scores_in_turn(*values):
     return score, asked
 
 
-def test_a_run_ends_when_its_score_no_longer_rises_and_keeps_the_best_weights(tiny, rows, tmp_path):
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_run_ends_when_its_score_no_longer_rises_and_keeps_the_best_weights(lora_rank, tiny, rows, tmp_path):
     score, asked = scores_in_turn(0.1, 0.4, 0.3, 0.2, 0.9)
-    settings = replace(SHORT_RUN, patience=2)
+    settings = replace(SHORT_RUN, patience=2, lora_rank=lora_rank)
     result = train(tiny, rows, tmp_path, settings, validation_every=2, score=score)
     assert (result.steps, result.best_step, result.best_score) == (8, 4, 0.4), "0.9 would have come too late"
     kept = tiny.model.state_dict()
