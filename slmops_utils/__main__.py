@@ -153,11 +153,15 @@ def run_shrink(args: argparse.Namespace) -> int:
 def run_distill(args: argparse.Namespace) -> int:
     from .deploy.model_card import remember_training
     from .distill.distill import STUDENT, distill
+    from .progress import is_main_process
 
     examples = _read_all(args.data)
     validation = list(_read_all([args.validation]))[: args.validation_limit] if args.validation else []
-    _print(distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
-                   teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
+    report = distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
+                     teacher=args.teacher, soft_targets=args.soft_targets)  # fmt: skip
+    if not is_main_process():
+        return 0
+    _print(report)
     print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
     return 0
 

@@ -16,8 +16,10 @@ def _axes(width: float = 7.0, height: float = 3.6) -> tuple[Any, Any]:
 
 
 def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training loss") -> Any:
-    """Loss per supervised token (nats) against optimizer steps; validation losses are dots. runs: name -> losses."""
+    """Loss per supervised token (nats) against optimizer steps; validation losses are dots, validation scores squares with
+    an axis of their own. runs: name -> losses."""
     figure, axes = _axes()
+    scored = axes.twinx() if any("score" in values for losses in runs.values() for values in losses) else None
     palette = ["#2a9d74", "#d98e32", "#3b4a6b", "#8f6fb3"]
     for (name, losses), colour in zip(runs.items(), palette, strict=False):
         curve = [(x["step"], x["loss"]) for x in losses if "loss" in x]
@@ -26,7 +28,14 @@ def loss_curves(runs: dict[str, list[dict[str, float]]], title: str = "Training 
             axes.plot(*zip(*curve, strict=True), color=colour, label=name)
         if dots:
             axes.plot(*zip(*dots, strict=True), "o--", color=colour, alpha=0.6, label=f"{name}, validation")
+        scores = [(x["step"], 100 * x["score"]) for x in losses if "score" in x]
+        if scores and scored:
+            scored.plot(*zip(*scores, strict=True), "s:", color=colour, alpha=0.9, markersize=5)
+            axes.plot([], [], "s:", color=colour, label=f"{name}, score (right)")
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title, ylim=(0, None))
+    if scored:
+        scored.set(ylabel="validation score (%)", ylim=(0, 105))
+        scored.spines[["top", "left"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
 

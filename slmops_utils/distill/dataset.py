@@ -29,6 +29,12 @@ class Row:
         return len(self.ids) - max(self.prompt_length, 1)
 
 
+def blank(rows: Sequence[Row]) -> Row:
+    """A short row with nothing to learn: it adds neither loss nor tokens to a batch."""
+    shortest = min(rows, key=lambda row: len(row.ids))
+    return Row(shortest.ids, len(shortest.ids), "blank")
+
+
 def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
     """The answer to train on: the teacher's if it gave a usable one, else the label; None when there is neither.
 
@@ -95,17 +101,19 @@ class LengthGroupedSampler:
     """Row numbers in a shuffled order whose consecutive batches hold rows of similar length, so that little is padded.
 
     Rows are shuffled, cut into pools of 16 batches, sorted by length inside each pool, and the batches shuffled again.
-    The order depends on seed and epoch only.
+    The order depends on seed and epoch only. `even` fills the last batch up to a multiple of so many rows with the number
+    len(lengths), which stands for a `blank` row: of several processes each must have one, and a real row taken twice would
+    count twice.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, even: int = 1):
+        self.lengths, self.batch_size, self.seed, self.even, self.epoch = lengths, batch_size, seed, even, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return -(-len(self.lengths) // self.even) * self.even
 
     def __iter__(self) -> Iterator[int]:
         import torch
@@ -123,3 +131,4 @@ class LengthGroupedSampler:
         for i in torch.randperm(len(full), generator=generator).tolist():
             yield from full[i]
         yield from short
+        yield from [len(self.lengths)] * (len(self) - len(self.lengths))

@@ -10,6 +10,7 @@ from typing import Any
 from ..models.carve import save
 from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model
+from ..progress import is_main_process
 from ..records import Example
 from .dataset import encode_rows
 from .methods import NEED_NO_TEACHER, check_method, make_method
@@ -38,9 +39,9 @@ def distill(
     `settings.method` says what it is graded by (see methods.py). Every method but 'text' needs the `teacher` itself; what
     that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
     and runs with the same rows, tokenizer, temperature and k. `every_position` grades the prompts too: with a divergence
-    and alpha 0 that heals a carved student before its lessons.
-    With `settings.patience` the run is scored on `validation` every `validation_every` steps, ends early where it no longer
-    gets better, and the best weights are saved. Returns what was done, which is also written to `out`/distill.json.
+    and alpha 0 that heals a carved student before its lessons. With `settings.patience` the run is scored on `validation`
+    every `validation_every` steps, ends early where it no longer gets better, and the best weights are saved.
+    Returns what was done, which is also written to `out`/distill.json.
     """
     check_method(settings, teacher)
     loaded = load_model(student, dtype=None) if isinstance(student, str) else student
@@ -59,7 +60,6 @@ def distill(
     result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method, score=score)
     if settings.lora_rank:
         loaded.model = loaded.model.merge_and_unload()
-    save(loaded, str(out))
     report = {
         "student": loaded.name,
         "teacher": guide.name if guide else None,
@@ -74,5 +74,7 @@ def distill(
         "hardware": describe(),
         "losses": result.losses,
     }
-    (Path(out) / "distill.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if is_main_process():
+        save(loaded, str(out))
+        (Path(out) / "distill.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report

@@ -66,7 +66,8 @@ class SoftTargetMethod(Method):
         """Besides the text: teacher_ids (N, k) and teacher_log_probs (N, k + 1), N supervised tokens, row after row."""
         import torch
 
-        ids, log_probs = zip(*(self.targets[row] for row in rows), strict=True)
+        known = [self.targets[row] for row in rows if row.supervised] or [self.targets.none()]
+        ids, log_probs = zip(*known, strict=True)
         found = {"teacher_ids": torch.cat(ids), "teacher_log_probs": torch.cat(log_probs)}
         return super().collate(rows, pad_id) | found
 

@@ -56,6 +56,7 @@ class OnPolicyMethod(Method):
                 torch.manual_seed((self.settings.seed * 1_000_003 + step) * 1_000_003 + number)
                 rows = rows_of(batch)
                 chosen = torch.rand(len(rows)) < self.settings.on_policy_share
+                chosen &= torch.tensor([row.supervised > 0 for row in rows])
                 places = chosen.nonzero().flatten().tolist()
                 if places:
                     prompts = [rows[i].ids[: rows[i].prompt_length] for i in places]
@@ -106,6 +107,7 @@ def rows_of(batch: dict[str, Any]) -> list[Row]:
     rows = []
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         length = int(mask.sum())
-        prompt = int((labels[:length] != IGNORED).float().argmax())  # the first token that is trained on
+        learned = (labels[:length] != IGNORED).nonzero()
+        prompt = int(learned[0]) if len(learned) else length  # the first token that is trained on
         rows.append(Row(ids[:length].tolist(), prompt))
     return rows

@@ -88,6 +88,10 @@ class SoftTargets:
         place = self.places[row.id]
         return self._read(place.shard, place.start, place.count)
 
+    def none(self) -> tuple[Any, Any]:
+        """The soft targets of no token at all, (0, k) and (0, k + 1 or V)."""
+        return self._read(next(iter(self.places.values())).shard, 0, 0)
+
     def _read(self, shard: Path, start: int, count: int) -> tuple[Any, Any]:
         """So many rows of a shard's two tensors. Read, not mapped: what is mapped would stay in the process's memory."""
         import numpy as np

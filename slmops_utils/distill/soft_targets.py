@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from ..models.align import teacher_ids, template_fingerprint, tokenizer_fingerprint
 from ..models.load import LoadedModel, model_fingerprint
-from ..progress import progress_bar
+from ..progress import is_main_process, progress_bar
 from .dataset import Row, collate
 from .losses import on_support
 from .shards import FORMAT, SoftTargetError, SoftTargets, start_folder, write_shard
@@ -65,7 +65,8 @@ def make_soft_targets(
 ) -> SoftTargets:
     """Compute what `folder` lacks of the rows' soft targets, and open it.
 
-    Kill it at any moment and call it again: whole shards are kept. Rows may be added later. `rows` hold the student's
+    Kill it at any moment and call it again: whole shards are kept. Rows may be added later. Of several processes that ask
+    for the same folder one computes, and the others wait for it. `rows` hold the student's
     ids; its vocabulary may be one trimmed out of the teacher's. Raises DifferentTokenizers when teacher and student cut
     text differently, and SoftTargetError when the folder holds something else or two rows share an id.
     """
@@ -92,7 +93,8 @@ def make_soft_targets(
                 targets.add(shard)
                 number += 1
                 bar.update(len(chosen))
-    print(targets.describe(), flush=True)
+    if is_main_process():
+        print(targets.describe(), flush=True)
     return targets
 
 

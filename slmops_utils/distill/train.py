@@ -6,7 +6,6 @@ over the supervised tokens of the whole optimizer step.
 
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..models.load import LoadedModel, weights_fingerprint
-from ..progress import in_notebook, progress_bar
-from .dataset import LengthGroupedSampler, Row, collate
+from ..progress import in_notebook, is_main_process, progress_bar
+from .dataset import Row, blank, collate
 from .supervised import Method, supervised_loss
 from .supervised import only_supervised as only_supervised  # notebooks take it from here
+from .trainer import Clock, trainer_class
 
 ENDLESS = 10**7  # steps; the time ends such a run
 
@@ -38,7 +38,7 @@ class TrainSettings:
     seed: int = 0
     lora_rank: int = 0  # 0 trains every weight
     lora_alpha: int = 32
-    save_steps: int = 100
+    save_steps: int = 100  # between checkpoints; 0 keeps none, and a run that is killed begins anew
     patience: int = 0  # measures of the validation score without a better one that end a run early; 0: none does
     method: str = "text"  # what the student is graded by, see methods.py; those below matter to some methods only
     alpha: float = 0.5  # the weight of the text's own tokens beside the teacher; 0: teacher only, 1: text only
@@ -82,93 +82,6 @@ def mean_loss(loaded: LoadedModel, rows: Sequence[Row], batch_size: int = 32) ->
     return total / count
 
 
-class Clock:
-    """The learning rate of a run that is given a time instead of a number of steps: it warms up and falls along half a
-    cosine as the others do, by the share of the time that has passed."""
-
-    def __init__(self, seconds: float, warmup_share: float):
-        self.seconds, self.warmup_share, self.started = seconds, warmup_share, 0.0
-
-    def start(self) -> None:
-        self.started = time.perf_counter()
-
-    @property
-    def share(self) -> float:
-        """How much of the time has passed, 0 before the start."""
-        return (time.perf_counter() - self.started) / self.seconds if self.started else 0.0
-
-    def rate(self, _step: int = 0) -> float:
-        """The factor of the learning rate, 0 to 1."""
-        share = min(self.share, 1.0)
-        if share < self.warmup_share:
-            return share / self.warmup_share
-        return 0.5 * (1 + math.cos(math.pi * (share - self.warmup_share) / (1 - self.warmup_share)))
-
-
-def _trainer_class() -> type:
-    import torch
-    from transformers import Trainer
-
-    class SupervisedTrainer(Trainer):
-        """Averages over the supervised tokens of the whole optimizer step, so that neither padding nor gradient
-        accumulation changes the gradient."""
-
-        lengths: Sequence[int] = ()
-        method = Method()
-        clock: Clock | None = None
-        score: Callable[[], float] = staticmethod(lambda: 0.0)
-
-        def __init__(self, *args: Any, **options: Any):
-            super().__init__(*args, **options)
-            self.model_accepts_loss_kwargs = True  # asks the Trainer to count labels over the whole step
-            self.loss_is_scaled_for_ga = True
-            self.tokens_seen = 0
-
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss, count = self.method.loss(model, inputs)
-            self.tokens_seen += int(inputs["attention_mask"].sum())
-            # the gradients of processes are averaged, so each scales its share up again
-            return loss * self.accelerator.num_processes / (num_items_in_batch or count)
-
-        def get_batch_samples(self, epoch_iterator, num_batches, device):
-            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-            changed = self.method.before_step(self.model, batches, self.state.global_step)
-            if changed is not batches:  # new answers have other lengths
-                count = self._get_num_items_in_batch(changed, device)
-            return changed, count
-
-        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-            """The Trainer keeps the checkpoint with the best of these, and its callback counts those that are not."""
-            found = {f"{metric_key_prefix}_score": self.score()}
-            self.log(found)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-            return found
-
-        def create_scheduler(self, num_training_steps, optimizer=None):
-            if self.clock is None:
-                return super().create_scheduler(num_training_steps, optimizer)
-            stepped: Any = optimizer or self.optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, self.clock.rate)
-            self._created_lr_scheduler = True
-            return self.lr_scheduler
-
-        def save_model(self, output_dir=None, _internal_call=False):
-            super().save_model(output_dir, _internal_call)
-            if self.method.learned is not None and self.args.should_save:  # an adapter's checkpoint would lack it
-                folder = Path(str(output_dir or self.args.output_dir))
-                torch.save(self.method.learned.state_dict(), folder / "learned.pt")
-
-        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            if self.method.learned is not None:
-                self.method.learned.load_state_dict(torch.load(Path(resume_from_checkpoint) / "learned.pt"))
-
-        def _get_train_sampler(self, *_):
-            return LengthGroupedSampler(self.lengths, self.get_total_train_batch_size(self.args), self.args.seed)
-
-    return SupervisedTrainer
-
-
 def train(
     loaded: LoadedModel,
     rows: Sequence[Row],
@@ -181,7 +94,8 @@ def train(
     method: Method | None = None,
     score: Callable[[LoadedModel], float] | None = None,
 ) -> TrainResult:
-    """Train `loaded.model` in place. Kill it at any moment and call it again with the same arguments: it goes on from
+    """Train `loaded.model` in place. Under torchrun every process calls it alike, each with its share of every global batch
+    of `batch_size` times processes times `gradient_accumulation` rows; the losses are those of one process. Kill it at any moment and call it again with the same arguments: it goes on from
     the last checkpoint under `out`/checkpoints and ends with the same weights.
 
     `stop_after` ends the run early, after so many steps in all, with the learning rate as the whole run would have it:
@@ -221,7 +135,6 @@ def train(
         model = loaded.model = get_peft_model(model, lora)
     if method.learned is not None:
         model.learned = method.learned.to(model.device)  # as a part of the model it is optimised and synchronised
-    last = _last_checkpoint(checkpoints, run_hash)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -236,8 +149,10 @@ def train(
         bf16=loaded.dtype == "bfloat16",
         use_cpu=model.device.type == "cpu",
         seed=settings.seed,
-        save_strategy="no" if settings.seconds else "steps",
-        save_steps=validation_every if score else settings.save_steps,  # what scores best has to be there to go back to
+        save_strategy="steps" if score or (settings.save_steps and not settings.seconds) else "no",
+        save_steps=validation_every
+        if score
+        else settings.save_steps or ENDLESS,  # what scores best has to be there to go back to
         eval_strategy="steps" if score else "no",
         eval_steps=validation_every if score else None,
         load_best_model_at_end=score is not None,
@@ -252,6 +167,8 @@ def train(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
     )
+    with arguments.main_process_first(local=False, desc="looking for checkpoints"):
+        last = _last_checkpoint(checkpoints, run_hash)
     losses: list[dict[str, float]] = []
     clock = Clock(settings.seconds, settings.warmup_share) if settings.seconds else None
 
@@ -265,7 +182,7 @@ def train(
             losses.append(values)
             if on_log:
                 on_log(values)
-            elif not in_notebook() and values["step"] % 50 == 0:
+            elif not in_notebook() and values["step"] % 50 == 0 and is_main_process():
                 print("  ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
 
         def on_train_begin(self, args, state, control, **_):
@@ -293,10 +210,10 @@ def train(
         def on_train_end(self, args, state, control, **_):
             self.bar.close()
 
-    trainer = _trainer_class()(
+    trainer = trainer_class()(
         model=model,
         args=arguments,
-        train_dataset=list(rows),
+        train_dataset=[*rows, blank(rows)],  # the sampler takes the last only to fill up what processes share
         eval_dataset=list(rows[:1]) if score else None,  # never read: `evaluate` is ours
         data_collator=lambda batch: method.collate(batch, loaded.tokenizer.pad_token_id),
         callbacks=[watch := Watch(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],

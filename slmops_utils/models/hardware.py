@@ -54,10 +54,19 @@ def choose_dtype(device: str = "cpu") -> Choice:
 
 
 def choose_device() -> str:
-    """'cuda' where there is a GPU, else 'cpu'."""
+    """'cuda' where there is a GPU (this process's own one under torchrun), else 'cpu'."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+
+
+def gpu_name() -> str:
+    """The first GPU as its driver names it."""
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def core_count() -> int:
@@ -72,22 +81,17 @@ def memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def describe() -> dict[str, str | int | float | list[str]]:
+def describe() -> dict[str, str | int | float | list[str] | None]:
     """The machine in a few words, as written into every results file."""
     device = choose_device()
     dtype = choose_dtype(device)
-    gpu: dict[str, str] = {}
-    if device == "cuda":
-        import torch
-
-        gpu["gpu"] = torch.cuda.get_device_name()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": ".".join(map(str, sys.version_info[:3])),
         "cores": core_count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "cpu_features": sorted(cpu_features()),
+        "gpu": gpu_name() if device != "cpu" else None,
         "dtype": dtype.value,
         "dtype_reason": dtype.reason,
-        **gpu,
     }

@@ -1,33 +1,20 @@
-"""Print the benchmark table and write build/bench.json: `make bench`, about ten minutes on two cores.
+"""Print the benchmark table and write build/bench.json: `make bench`, about twenty minutes on two cores.
 
 Each line is {"value", "unit", "peer", "peer_value", "ratio"}; a ratio over 1 means we are better. Both sides run in this
 process, one after the other, on the same rows, weights, batch and precision.
 """
 
-import copy
 import json
-import tempfile
-import time
-from itertools import islice
 from pathlib import Path
 
-import torch
 from bench_endpoint import bench
 from bench_generate import bench as bench_generate
 from bench_scale import bench as bench_scale
-from transformers import Trainer, TrainingArguments
+from bench_trainer import bench as bench_trainer
+from bench_trl import compare_with_trl
 
-from slmops_utils.classroom.doctor import matmul_gflops
-from slmops_utils.distill.dataset import collate, encode_rows
-from slmops_utils.distill.train import TrainSettings, train
-from slmops_utils.models.carve import shrink
 from slmops_utils.models.hardware import describe
-from slmops_utils.models.load import LoadedModel, load_model
-from slmops_utils.records import read_records
-from slmops_utils.tasks import get_task
-
-STEPS = 8
-BATCH = 16
+from slmops_utils.models.load import load_model
 
 
 def line(value: float, unit: str, peer: str, peer_value: float, higher_is_better: bool = True) -> dict:
@@ -41,56 +28,10 @@ def line(value: float, unit: str, peer: str, peer_value: float, higher_is_better
     }
 
 
-def ours(student: LoadedModel, rows: list) -> float:
-    """Tokens a second of our training, without the first steps' warm-up (checkpoints off)."""
-    with tempfile.TemporaryDirectory() as out:
-        return train(
-            student, rows, out, TrainSettings(max_steps=STEPS, batch_size=BATCH, save_steps=10_000)
-        ).tokens_per_s
-
-
-def plain_trainer(student: LoadedModel, rows: list) -> float:
-    """Tokens a second of transformers.Trainer as it comes: its own loss over every position, its own shuffling."""
-    with tempfile.TemporaryDirectory() as out:
-        arguments = TrainingArguments(
-            out, max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=5e-4, report_to="none", disable_tqdm=True,
-            save_strategy="no", bf16=student.dtype == "bfloat16", use_cpu=not torch.cuda.is_available(), remove_unused_columns=False,
-        )  # fmt: skip
-        seen = []
-
-        def collator(batch: list) -> dict:
-            seen.append(sum(len(row.ids) for row in batch))
-            return collate(batch, student.tokenizer.pad_token_id)
-
-        trainer = Trainer(student.model.float(), arguments, train_dataset=rows, data_collator=collator)
-        started = time.perf_counter()
-        trainer.train()
-        return sum(seen[:STEPS]) / (time.perf_counter() - started)
-
-
-def training(parent: LoadedModel, examples: list) -> dict:
-    texts = [m["content"] for e in examples for m in get_task(e.task).prompt(e)]
-    results = {}
-    for name, vocabulary in (("trimmed", [*texts, "system\nuser\nassistant\n"]), ("full_vocabulary", None)):
-        student = shrink(parent, 6, vocabulary_from=vocabulary)
-        rows, _ = encode_rows(examples, student.tokenizer)
-        plain = shrink(parent, 6)
-        plain_rows, _ = encode_rows(examples, plain.tokenizer)
-        theirs = plain_trainer(plain, plain_rows)
-        speed = ours(copy.deepcopy(student), rows)
-        results[f"finetune_{name}_vs_plain_trainer"] = line(
-            speed, "tokens/s", "transformers.Trainer, full vocabulary", theirs
-        )
-        body = sum(p.numel() for p in student.model.get_decoder().layers.parameters())
-        share = 6 * body * speed / 1e9 / matmul_gflops()
-        results[f"matmul_peak_share_{name}"] = line(share, "of the measured matmul peak", "aim", 0.45)
-    return results
-
-
 def main() -> None:
     parent = load_model("embedded")
-    examples = list(islice(read_records("data/nli/train.jsonl"), STEPS * BATCH))
-    results = bench_scale() | bench() | bench_generate() | training(parent, examples)
+    results = bench_trainer(parent, line) | bench_generate() | bench_scale() | bench()
+    results |= compare_with_trl(parent, line)
     print(json.dumps(describe()))
     for name, entry in results.items():
         print(

@@ -117,6 +117,16 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(lengths, size, epo
     assert len(sampler) == len(lengths)
 
 
+@pytest.mark.parametrize(("count", "even", "filled"), [(10, 4, 2), (12, 4, 0), (3, 8, 5), (10, 1, 0)])
+def test_the_last_batch_is_filled_up_for_processes_that_share_it(count, even, filled):
+    lengths = list(range(1, count + 1))
+    plain, shared = LengthGroupedSampler(lengths, 4), LengthGroupedSampler(lengths, 4, even=even)
+    assert list(shared) == [*plain, *[count] * filled], (
+        "rows keep their order, and the number after the last row is blank"
+    )
+    assert len(shared) == count + filled
+
+
 def test_epochs_and_seeds_differ():
     lengths = list(range(1, 200))
     orders = set()

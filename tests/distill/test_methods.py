@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.__main__ import main
-from slmops_utils.distill.dataset import encode_rows
+from slmops_utils.distill.dataset import blank, encode_rows
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.losses import forward_kl, generalised_jsd, on_support, reverse_kl, skewed_kl, softened
-from slmops_utils.distill.methods import DIVERGENCES, check_method, make_method
+from slmops_utils.distill.methods import DIVERGENCES, METHODS, check_method, make_method
 from slmops_utils.distill.supervised import Method, supervised_loss
 from slmops_utils.distill.train import TrainSettings, mean_loss, train
 from slmops_utils.models.carve import keep_tokens, save
@@ -151,6 +152,22 @@ def test_padding_changes_nothing(tiny, student, rows, tmp_path):
     assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_blank_row_adds_nothing_whatever_the_method(name, tiny, student, rows, tmp_path):
+    settings = replace(BASE, method=name, on_policy_share=0.0)
+    method = make_method(settings, student, tiny, rows, tmp_path / "soft")
+    filled = [*rows, blank(rows)]
+    found, count = method.loss(student.model, method.collate(filled, 0))
+    expected, tokens = method.loss(student.model, method.collate(rows, 0))
+    assert count == tokens
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    nothing, none = method.loss(student.model, method.collate(filled[-1:], 0))
+    assert (nothing.item(), none) == (0, 0)
+    assert all(not gradient.any() for gradient in gradients(student.model, nothing)), (
+        "and every weight has its gradient"
+    )
+
+
 def test_training_on_soft_targets_brings_the_student_to_its_teacher(tiny, student, rows, tmp_path):
     settings = replace(BASE, method="forward_kl", alpha=0.0, max_steps=60, learning_rate=5e-3, top_k=32)
     method = make_method(settings, student, tiny, rows, tmp_path / "soft")
@@ -175,6 +192,27 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny, student, tmp_path):
     train(again, rows, tmp_path / "cut", settings, method=method)
     for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_on_soft_targets_that_is_killed_ends_with_the_same_weights(tiny, student, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLMOPS_DTYPE", "float32")
+    for name, model in {"teacher": tiny, "student": student}.items():
+        save(model, str(tmp_path / name))
+    settings = replace(BASE, method="jsd", epochs=4, save_steps=3)
+    folders = str(tmp_path / "student"), str(tmp_path / "teacher")
+    out, soft = tmp_path / "killed", tmp_path / "soft"
+    # while the teacher's answers are written, and in the middle of a checkpoint
+    for point in (soft / "key.json", out / "checkpoints" / "checkpoint-6" / "model.safetensors"):
+        assert kill_when(point, distill_softly, (*folders, examples(12), out, soft, settings))
+    found = distill_softly(*folders, examples(12), out, soft, settings)
+    assert found["steps"] == 12 and min(h["step"] for h in found["losses"]) == 5
+    distill_softly(*folders, examples(12), tmp_path / "whole", tmp_path / "soft again", settings)
+    killed, whole = (load_model(str(folder), "float32").model.state_dict() for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(killed[name], tensor) for name, tensor in whole.items())
+
+
+def distill_softly(student, teacher, records, out, soft, settings):
+    return distill(student, records, out, settings, teacher=teacher, soft_targets=soft)
 
 
 def test_another_teacher_is_another_run(tiny, student, rows, tmp_path):

@@ -118,7 +118,7 @@ ONE_BY_ONE = {"batch_size": 1, "gradient_accumulation": 4}
 @pytest.mark.parametrize("graded_by", ["text", "forward_kl"])
 def test_gradient_accumulation_changes_the_loss_scale(graded_by, step, method, planted):
     chosen = method if graded_by == "forward_kl" else None
-    real = training._trainer_class()
+    real = training.trainer_class()
 
     class MeanOfMeans(real):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -132,7 +132,7 @@ def test_gradient_accumulation_changes_the_loss_scale(graded_by, step, method, p
         close(step(chosen, **ONE_BY_ONE), step(chosen))
 
     for mistake in (MeanOfMeans, NeverDivided):
-        planted(check, training, "_trainer_class", lambda mistake=mistake: mistake)
+        planted(check, training, "trainer_class", lambda mistake=mistake: mistake)
 
 
 def test_a_mean_divided_by_the_tokens_a_second_time(step, student, rows, planted):

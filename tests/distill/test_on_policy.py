@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slmops_utils.distill import on_policy
-from slmops_utils.distill.dataset import Row, collate, encode_rows
+from slmops_utils.distill.dataset import Row, blank, collate, encode_rows
 from slmops_utils.distill.losses import generalised_jsd
 from slmops_utils.distill.methods import make_method
 from slmops_utils.distill.on_policy import rows_of
@@ -42,6 +42,7 @@ def made(student, teacher, **options):
 
 
 def test_rows_come_back_out_of_a_batch(rows):
+    rows = [*rows, blank(rows)]
     found = rows_of(collate(rows, 2))
     assert [(row.ids, row.prompt_length) for row in found] == [(row.ids, row.prompt_length) for row in rows]
 

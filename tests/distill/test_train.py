@@ -2,14 +2,12 @@
 
 import copy
 import json
-import multiprocessing
 import shutil
-import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
+from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.distill.correct import correct
@@ -175,9 +173,10 @@ def scores_in_turn(*values):
     return score, asked
 
 
-def test_a_run_ends_when_its_score_no_longer_rises_and_keeps_the_best_weights(tiny, rows, tmp_path):
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_run_ends_when_its_score_no_longer_rises_and_keeps_the_best_weights(lora_rank, tiny, rows, tmp_path):
     score, asked = scores_in_turn(0.1, 0.4, 0.3, 0.2, 0.9)
-    settings = replace(SHORT_RUN, patience=2)
+    settings = replace(SHORT_RUN, patience=2, lora_rank=lora_rank)
     result = train(tiny, rows, tmp_path, settings, validation_every=2, score=score)
     assert (result.steps, result.best_step, result.best_score) == (8, 4, 0.4), "0.9 would have come too late"
     kept = tiny.model.state_dict()
@@ -234,6 +233,16 @@ def test_distill_stops_early_by_the_task_s_own_score(tiny_folder, tmp_path, monk
     assert best == report["best"]
 
 
+def test_a_run_that_keeps_no_checkpoint_ends_with_the_same_weights(tiny, rows, tmp_path):
+    other = copy.deepcopy(tiny)
+    train(other, rows, tmp_path / "kept", SHORT_RUN)
+    train(tiny, rows, tmp_path / "none", replace(SHORT_RUN, save_steps=0))
+    assert_same_weights(tiny.model, other.model)
+    assert list(tmp_path.glob("kept/checkpoints/checkpoint-*")) and not list(
+        tmp_path.glob("none/checkpoints/checkpoint-*")
+    )
+
+
 def test_nothing_to_train_on_is_an_error(tiny, tmp_path):
     with pytest.raises(ValueError, match="nothing to train on"):
         train(tiny, [], tmp_path)
@@ -271,30 +280,6 @@ def test_a_run_stopped_early_goes_on_to_the_same_end(tiny, rows, tmp_path):
     assert weights_fingerprint(cut.model) != weights_fingerprint(whole.model)
     assert train(tiny, rows, tmp_path / "cut", SHORT_RUN).steps == 16
     assert_same_weights(tiny.model, whole.model)
-
-
-def fresh_processes():
-    """Processes that start in a moment, because the libraries are imported once, in the server they are forked from."""
-    if sys.platform == "win32":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["slmops_utils.distill.distill", "transformers.models.llama.modeling_llama", "transformers.trainer"]
-    )
-    return context
-
-
-def kill_when(there, target, args) -> bool:
-    """Start a process and kill it as soon as a file is there; whether it was still at work."""
-    process = fresh_processes().Process(target=target, args=args)
-    process.start()
-    started = time.monotonic()
-    while not there.exists() and process.is_alive():
-        assert time.monotonic() - started < 600, "the process hangs"
-        time.sleep(0.0005)
-    process.kill()
-    process.join()
-    return process.exitcode != 0
 
 
 def test_a_run_killed_three_times_ends_with_the_same_weights(tiny_folder, tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from slmops_utils.__main__ import main
-from slmops_utils.distill.train import Clock, TrainSettings, train
+from slmops_utils.distill.train import TrainSettings, train
+from slmops_utils.distill.trainer import Clock
 from slmops_utils.evaluate.ablate import COMPARED, Ablation, ablate, thinned
 from slmops_utils.models.load import load_model, weights_fingerprint
 from slmops_utils.records import Example, Response, write_records
@@ -115,7 +116,7 @@ def test_a_run_of_a_given_time_trains_for_that_time(tiny, tmp_path):
 
 def test_the_clock_warms_up_and_falls_to_nothing(monkeypatch):
     clock, now = Clock(100, 0.1), [1000.0]
-    monkeypatch.setattr("slmops_utils.distill.train.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("slmops_utils.distill.trainer.time.perf_counter", lambda: now[0])
     assert clock.rate() == 0
     clock.start()
     rates = []
