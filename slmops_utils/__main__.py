@@ -202,6 +202,27 @@ def run_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_export(args: argparse.Namespace) -> int:
+    from .deploy.export import export
+    from .evaluate.measure import weigh
+
+    path = export(args.model, args.format, args.precision, args.out)
+    print(f"{path}: {weigh(path)[1] / 1e6:.1f} MB, {args.format} {args.precision}")
+    if args.test:
+        from .deploy.check import check_export, verdict
+
+        found = check_export(args.model, path, _read_all([args.test])[: args.limit])
+        print(verdict(found, args.precision))
+        return int(not found["passed"])
+    return 0
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    from .deploy.serve import serve
+
+    return serve(args.model, args.port, args.slots, args.context, args.until_stdin_closes)
+
+
 def run_course(args: argparse.Namespace) -> int:
     from .classroom.course import run_course
 
@@ -356,6 +377,21 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--title", default="Report card")
     sub.add_argument("--curve", nargs="+", default=[], metavar="ROWS=RESULTS", help="results of students trained on so many "
                      "synthetic rows: a learning curve, kept in the first of --results")  # fmt: skip
+
+    sub = command("export", run_export, "write a model as GGUF (llama.cpp) or ONNX (ONNX Runtime GenAI)")
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--format", default="gguf", help="gguf or onnx")
+    sub.add_argument("--precision", default="q8_0", help="gguf: f16, q8_0, q4_0; onnx: fp32, int8, int4")
+    sub.add_argument("--out", type=Path, required=True, help="a .gguf file, or for onnx a folder")
+    sub.add_argument("--test", type=Path, help="labelled records: compare the export with the model on them")
+    sub.add_argument("--limit", type=int, default=100, help="of those, the first so many")
+
+    sub = command("serve", run_serve, "serve a model with llama.cpp as an OpenAI-compatible endpoint on this machine")
+    sub.add_argument("--model", required=True, help="a .gguf file, or a model name (exported to GGUF q8_0 first)")
+    sub.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    sub.add_argument("--slots", type=int, default=8, help="requests answered at the same time")
+    sub.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer, for each slot")
+    sub.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")
     sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))
