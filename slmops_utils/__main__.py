@@ -97,7 +97,8 @@ def run_generate(args: argparse.Namespace) -> int:
 
     pool = _read_all([args.pool])
     sampling = Sampling(
-        args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed
+        args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed,
+        args.top_logprobs,
     )
     if args.dry_run:
         network = Network(args.concurrency, seconds=args.timeout)
@@ -156,7 +157,8 @@ def run_distill(args: argparse.Namespace) -> int:
 
     examples = _read_all(args.data)
     _print(distill(args.student, examples, args.out, _settings(STUDENT, args),
-                   teacher=args.teacher, soft_targets=args.soft_targets))  # fmt: skip
+                   teacher=args.teacher, soft_targets=args.soft_targets, tokenizer_of=args.tokenizer_of,
+                   journals=args.journal))  # fmt: skip
     print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
     return 0
 
@@ -211,7 +213,7 @@ def run_export(args: argparse.Namespace) -> int:
     if args.test:
         from .deploy.check import check_export, verdict
 
-        found = check_export(args.model, path, _read_all([args.test])[: args.limit])
+        found = check_export(args.model, path, _read_all([args.test])[: args.limit], args.precision)
         print(verdict(found, args.precision))
         return int(not found["passed"])
     return 0
@@ -306,6 +308,8 @@ def build_parser() -> argparse.ArgumentParser:
     over.add_argument("--max-requests", type=int)
     over.add_argument("--concurrency", type=int, default=8)
     over.add_argument("--timeout", type=float, default=120.0, help="seconds for one attempt")
+    over.add_argument("--top-logprobs", type=int, default=0, help="keep so many likely tokens of each place in the journal: "
+                      "soft targets for `distill`")  # fmt: skip
     over.add_argument("--success-ratio", type=float, default=0.7, help="stop when fewer calls succeed")
 
     sub = command("filter", run_filter, "keep the answers that pass the quality gates, and say why the others do not")
@@ -336,6 +340,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--soft-targets", type=Path, help="where the teacher's log-probabilities are kept (OUT/soft_targets)"
     )
+    sub.add_argument("--journal", type=Path, nargs="*", default=[], help="of `generate --top-logprobs`, for a teacher that "
+                     "is an endpoint")  # fmt: skip
+    sub.add_argument("--tokenizer-of", help="a model name or folder with that teacher's tokenizer")
     sub.add_argument("--temperature", type=float, help="softens teacher and student alike")
     sub.add_argument("--alpha", type=float, help="weight of the text's own tokens: 0 teacher only, 1 text only")
     sub.add_argument("--top-k", type=int, help="how many of the teacher's likeliest tokens are kept")

@@ -12,15 +12,20 @@ Prompt = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy: always the likeliest token."""
+    """How tokens are chosen. temperature 0 is greedy: always the likeliest token.
+
+    `top_logprobs`: how many of the likeliest tokens an endpoint is to name at each place, with their log-probabilities.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_logprobs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        return found if self.top_logprobs else {name: found[name] for name in found if name != "top_logprobs"}
 
 
 @dataclass
