@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from bench_edge import bench as bench_edge
 from bench_endpoint import bench
 from transformers import Trainer, TrainingArguments
 
@@ -130,7 +131,7 @@ def main() -> None:
     parent = load_model("embedded")
     examples = list(islice(read_records("data/nli/train.jsonl"), STEPS * BATCH))
     conversations = list(islice(read_records("data/conversation/pool.jsonl"), 32))
-    results = memory() | bench() | generation(parent, conversations) | training(parent, examples)
+    results = memory() | bench() | bench_edge() | generation(parent, conversations) | training(parent, examples)
     print(json.dumps(describe()))
     for name, entry in results.items():
         print(

@@ -13,7 +13,7 @@ from slmops_utils.distill.distill import distill
 from slmops_utils.distill.served_targets import served_targets
 from slmops_utils.distill.shards import SoftTargetError
 from slmops_utils.distill.soft_targets import make_soft_targets
-from slmops_utils.distill.train import TrainSettings
+from slmops_utils.distill.train import TrainSettings, mean_loss
 from slmops_utils.models.align import DifferentTokenizers
 from slmops_utils.models.carve import save
 from slmops_utils.models.load import load_model
@@ -80,11 +80,12 @@ def test_a_student_with_a_trimmed_vocabulary_learns_from_them(asked, taught_fold
     endpoint, answered, journal = asked
     texts = ["Premise: the fee is £0123456789. Hypothesis", "entailment neutral contradiction system user assistant"]
     student = shrink(tiny, 2, vocabulary_from=texts)
-    report = distill(student, answered, tmp_path / "out", SETTINGS, teacher=endpoint, soft_targets=tmp_path / "soft",
+    rows, _ = encode_rows(answered, student.tokenizer)
+    before = mean_loss(student, rows)
+    report = distill(student, answered, tmp_path / "out", replace(SETTINGS, max_steps=20), teacher=endpoint, soft_targets=tmp_path / "soft",
                      tokenizer_of=taught_folder, journals=[journal])  # fmt: skip
     assert report["teacher"] == endpoint and report["rows"] == len(answered)
-    losses = [values["loss"] for values in report["losses"] if "loss" in values]
-    assert losses[-1] < 0.8 * losses[0]
+    assert mean_loss(load_model(str(tmp_path / "out"), "float32"), rows) < 0.8 * before
 
 
 def test_rows_without_them_are_left_out(asked, taught_folder, taught_examples, tmp_path):
