@@ -107,7 +107,7 @@ def _answer_batch(
 
     started = time.perf_counter()
     tokenizer, width = loaded.tokenizer, max(map(len, encoded))
-    pad, ends = tokenizer.pad_token_id, _end_ids(loaded)
+    pad, ends = tokenizer.pad_token_id, end_ids(loaded)
     # padding goes on the left, so that every answer starts at the same column
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in encoded], device=loaded.model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in encoded], device=loaded.model.device)
@@ -133,6 +133,6 @@ def _answer_batch(
     return answers
 
 
-def _end_ids(loaded: LoadedModel) -> set[int]:
+def end_ids(loaded: LoadedModel) -> set[int]:
     ends = loaded.model.generation_config.eos_token_id
     return set(ends if isinstance(ends, list) else [ends])
