@@ -97,7 +97,10 @@ def run_generate(args: argparse.Namespace) -> int:
 
     pool = _read_all([args.pool])
     sampling = Sampling(
-        args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed,
+        args.max_new_tokens or get_task(pool[0].task).max_new_tokens,
+        args.temperature,
+        args.top_p,
+        args.seed,
         args.top_logprobs,
     )
     if args.dry_run:

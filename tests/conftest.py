@@ -82,7 +82,9 @@ TAUGHT = [  # three kinds of rows, and what to say to each
 def taught_examples():
     from slmops_utils.records import Example
 
-    return [Example(f"t{i}", "nli", [{"role": "user", "content": text}], label) for i, (text, label) in enumerate(TAUGHT)]
+    return [
+        Example(f"t{i}", "nli", [{"role": "user", "content": text}], label) for i, (text, label) in enumerate(TAUGHT)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..deploy.serve import Served
 from ..models.load import LoadedModel
-from ..synthesize.answer import Prompt, end_ids, encode_prompt
+from ..synthesize.answer import Prompt, encode_prompt, end_ids
 
 
 def stream(model: LoadedModel | Served, prompt: Prompt, max_new_tokens: int) -> Iterator[str]:
@@ -121,7 +121,9 @@ def side_by_side(
         button.disabled, button.description = False, "Ask"
 
     button.on_click(lambda _: ask(text.value))
-    box = ipywidgets.VBox([text, button, ipywidgets.HBox(list(views.values()), layout={"justify_content": "space-between"})])
+    box = ipywidgets.VBox(
+        [text, button, ipywidgets.HBox(list(views.values()), layout={"justify_content": "space-between"})]
+    )
     box.ask = ask
     return box
 

@@ -29,7 +29,9 @@ def _bits_value(attempt: Callable[..., Any]) -> str | None:
     for value, hint in named.items():
         if abs(got - value) < 1e-9:
             return hint
-    return None if abs(got - 4.5) < 1e-9 else f"32 weights of 4 bits and one scale of 16 are 4.5 bits a weight, got {got}"
+    return (
+        None if abs(got - 4.5) < 1e-9 else f"32 weights of 4 bits and one scale of 16 are 4.5 bits a weight, got {got}"
+    )
 
 
 def _bits_block(attempt: Callable[..., Any]) -> str | None:
@@ -75,7 +77,9 @@ def _quantise_negative(attempt: Callable[..., Any]) -> str | None:
     scale, numbers = attempt(np.array([0.1, -0.8]), 4)
     if abs(np.asarray(numbers)[1]) > 7.5:
         return "here the largest weight is a negative one, and it left the range: its size counts, not its sign"
-    return None if abs(scale - 0.8 / 7) < 1e-9 else f"of 0.1 and -0.8 the larger in size is -0.8, got the scale {scale:g}"
+    return (
+        None if abs(scale - 0.8 / 7) < 1e-9 else f"of 0.1 and -0.8 the larger in size is -0.8, got the scale {scale:g}"
+    )
 
 
 def _quantise_zeros(attempt: Callable[..., Any]) -> str | None:

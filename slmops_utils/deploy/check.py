@@ -54,7 +54,7 @@ def check_export(model: str | LoadedModel, export: str | Path, examples: Sequenc
     ours = [encode_prompt(source.tokenizer, prompt) for prompt in prompts]
     scores = [[metric.value(e, text) for e, text in zip(examples, given, strict=True)] for given in (texts, theirs)]
     same = [a == b for one, other in zip(likeliest, led, strict=True) for a, b in zip(one, other, strict=True)]
-    found = {
+    found: dict[str, Any] = {
         "rows": len(examples),
         "tokens": len(same),
         "same_verdict": float(np.mean([a == b for a, b in zip(*scores, strict=True)])),

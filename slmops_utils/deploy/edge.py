@@ -53,5 +53,9 @@ def _against(measure: str, value: float | None) -> dict[str, Any]:
 def _cell(measure: str, found: dict[str, Any]) -> str:
     if found["value"] is None:
         return "not measured"
-    shown = f"{100 * found['value']:.1f} %" if measure == "retention" else f"{-100 * found['value']:+.1f} %".replace("-", "−")
+    shown = (
+        f"{100 * found['value']:.1f} %"
+        if measure == "retention"
+        else f"{-100 * found['value']:+.1f} %".replace("-", "−")
+    )
     return shown + (" ★" if found["reached"] else "")

@@ -51,6 +51,6 @@ def _check_place(out: Path, format: str) -> None:
     """Nothing but an earlier export may be replaced."""
     if format == "gguf" and (out.suffix != ".gguf" or out.is_dir()):
         raise ExportError(f"{out} should be a file that ends in .gguf")
-    if format == "onnx" and out.exists() and not (out / "genai_config.json").is_file():
-        if not out.is_dir() or any(out.iterdir()):
-            raise ExportError(f"{out} holds something that is no earlier export; name a new folder")
+    ours = (out / "genai_config.json").is_file() or (out.is_dir() and not any(out.iterdir()))
+    if format == "onnx" and out.exists() and not ours:
+        raise ExportError(f"{out} holds something that is no earlier export; name a new folder")

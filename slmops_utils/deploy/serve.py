@@ -65,26 +65,36 @@ def gguf_of(model: str, precision: str = "q8_0") -> Path:
     return path
 
 
-def serve(model: str, port: int = 0, slots: int = SLOTS, context: int = CONTEXT, until_stdin_closes: bool = False) -> int:
+def serve(
+    model: str, port: int = 0, slots: int = SLOTS, context: int = CONTEXT, until_stdin_closes: bool = False
+) -> int:
     """Serve until SIGINT or SIGTERM, then stop cleanly. `model` is a GGUF file, or any model name (exported to q8_0).
 
     `slots` requests are answered at once, each with up to `context` tokens of prompt and answer; more wait in line. Port 0
     takes a free one; the address is printed. Raises ServeError, and FileNotFoundError for a missing file.
     """
     stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     file = gguf_of(model)
     name = Path(model).stem if model.endswith(".gguf") else Path(model).name
     server = _start(file, name, port, slots, context)
-    print(f"serving {name} at {server.listening_address}/v1 ({slots} slots of {context:,} tokens); Ctrl-C stops it", flush=True)
+    print(
+        f"serving {name} at {server.listening_address}/v1 ({slots} slots of {context:,} tokens); Ctrl-C stops it",
+        flush=True,
+    )
     if until_stdin_closes:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+        threading.Thread(target=_stop_with_stdin, args=[stop], daemon=True).start()
     while not stop.wait(0.5):  # short waits: on Windows a longer one would not hear Ctrl-C
         pass
     del server  # closes the port and waits for its threads
     print("stopped", flush=True)
     return 0
+
+
+def _stop_with_stdin(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
 
 
 def _start(file: Path, name: str, port: int, slots: int, context: int) -> Any:
@@ -147,4 +157,3 @@ def serving(model: str, slots: int = SLOTS, context: int = CONTEXT, port: int = 
                 process.kill()
                 process.wait()
             process.stdout.close()
-

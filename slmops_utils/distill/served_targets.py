@@ -46,12 +46,16 @@ def served_targets(
         raise ValueError(f"method {settings.method!r} looks inside its teacher, and {teacher} is an endpoint: "
                          f"use one of {', '.join(DIVERGENCES)}, or 'text'")  # fmt: skip
     if settings.temperature != 1:
-        raise ValueError("top_logprobs are those of temperature 1, and the rest of the vocabulary is not known: set it to 1")
+        raise ValueError(
+            "top_logprobs are those of temperature 1, and the rest of the vocabulary is not known: set it to 1"
+        )
     if not tokenizer_of or not journals:
         raise ValueError("a teacher that is an endpoint needs --tokenizer-of (a model name or folder with its tokenizer) "
                          "and --journal (of `generate --top-logprobs`)")  # fmt: skip
     tokenizer = _tokenizer(tokenizer_of)
-    student_of = {theirs: ours for ours, theirs in enumerate(teacher_ids(tokenizer, student_tokenizer))}
+    student_of: dict[int | None, int] = {
+        theirs: ours for ours, theirs in enumerate(teacher_ids(tokenizer, student_tokenizer))
+    }
     by_bytes = _by_bytes(tokenizer)
     by_id = {row.id: row for row in rows}
     endpoint, found = find_endpoint(teacher), []
@@ -98,7 +102,9 @@ def _places(example: Example, endpoint: str, books: Sequence[Journal]) -> list[A
     response = example.response
     if response is None or response.model != endpoint:
         return None
-    key = f"{example.id}:{answer_key(get_task(example.task).prompt(example), endpoint, Sampling(**response.sampling), 1)}"
+    key = (
+        f"{example.id}:{answer_key(get_task(example.task).prompt(example), endpoint, Sampling(**response.sampling), 1)}"
+    )
     return next((book[key].get("logprobs") for book in books if key in book), None)
 
 
@@ -109,7 +115,9 @@ def _tensors(places: list[dict[int, float]], top_k: int) -> tuple[Any, Any]:
     best = [sorted(place.items(), key=lambda item: -item[1])[:top_k] for place in places]
     ids = torch.tensor([[i for i, _ in place] for place in best], dtype=torch.int32)
     log_probs = torch.tensor([[p for _, p in place] for place in best])
-    rest = (1 - log_probs.double().exp().sum(1, keepdim=True)).clamp_min(1e-9).log()  # rounding may leave less than nothing
+    rest = (
+        (1 - log_probs.double().exp().sum(1, keepdim=True)).clamp_min(1e-9).log()
+    )  # rounding may leave less than nothing
     return ids, torch.cat([log_probs, rest.float()], 1)
 
 

@@ -76,7 +76,7 @@ class OnnxModel:
             if do_sample:
                 search |= {"temperature": temperature, "top_p": top_p, "top_k": top_k or 0, "random_seed": seed + i}
             generator = self._started(prompt[None], len(prompt) + max_new_tokens, **search)
-            tokens = []
+            tokens: list[int] = []
             while not generator.is_done() and len(tokens) < max_new_tokens:
                 generator.generate_next_token()
                 tokens.append(int(generator.get_next_tokens()[0]))

@@ -89,7 +89,9 @@ def record(teacher: str, student: str, test: list, train: list, out: Path, work:
     with ExitStack() as stack:
         for form, precision in EXPORTS:
             label = f"{form} {precision}"
-            path = export(student, form, precision, work / (f"{precision}.gguf" if form == "gguf" else f"onnx-{precision}"))
+            path = export(
+                student, form, precision, work / (f"{precision}.gguf" if form == "gguf" else f"onnx-{precision}")
+            )
             checks[label] = check_export(student, path, test[:check_rows], precision)
             print(f"{form} {verdict(checks[label], precision)}", flush=True)
             files[label] = path
@@ -98,7 +100,9 @@ def record(teacher: str, student: str, test: list, train: list, out: Path, work:
     results |= {
         "checks": checks,
         "edge": edge_goal(results),
-        "requests_vs_teacher": requests_vs_teacher(teacher, student, test, Sampling(get_task(test[0].task).max_new_tokens)),
+        "requests_vs_teacher": requests_vs_teacher(
+            teacher, student, test, Sampling(get_task(test[0].task).max_new_tokens)
+        ),
     }
     with atomic_writer(out) as file:
         json.dump(results, file, indent=1)
@@ -115,7 +119,9 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="labelled records of one task")
     parser.add_argument("--train", type=Path, help="labelled records, for the reference rows")
     parser.add_argument("--limit", type=int, help="only the first so many test rows")
-    parser.add_argument("--check-rows", type=int, default=100, help="rows on which exports are compared with the student")
+    parser.add_argument(
+        "--check-rows", type=int, default=100, help="rows on which exports are compared with the student"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/edge"), help="where the exports are kept")
     parser.add_argument("--out", type=Path, help="default: data/results/edge_TASK.json")
     args = parser.parse_args()

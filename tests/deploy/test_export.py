@@ -81,12 +81,16 @@ def test_an_adapter_is_merged(taught_folder, tiny, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     base = load_model(taught_folder, "float32")
-    adapted = get_peft_model(copy.deepcopy(base.model), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted = get_peft_model(
+        copy.deepcopy(base.model), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    )
     adapted.peft_config["default"].base_model_name_or_path = taught_folder
     adapted.save_pretrained(tmp_path / "adapter")
     path = export(str(tmp_path / "adapter"), "gguf", "f16", tmp_path / "merged.gguf")
     found = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}["blk.0.attn_q.weight"]
-    weight = load_model(str(tmp_path / "adapter"), "float32").model.state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    weight = load_model(str(tmp_path / "adapter"), "float32").model.state_dict()[
+        "model.layers.0.self_attn.q_proj.weight"
+    ]
     assert not torch.equal(weight, base.model.state_dict()["model.layers.0.self_attn.q_proj.weight"])
     heads = base.model.config.num_attention_heads
     np.testing.assert_allclose(found.astype("float32"), to_gguf.permute(weight.numpy(), heads), atol=1e-3)
@@ -173,7 +177,9 @@ def test_what_is_not_supported_is_said_with_what_is(form, tiny, tmp_path):
             export(tiny, form, precision, place(tmp_path, form))
     gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=99, n_embd=8, n_layer=1, n_head=1))
     strange = LoadedModel("strange", gpt2, tiny.tokenizer, "float32", "")
-    with pytest.raises(ExportError, match=r"GPT2LMHeadModel.*(Supported is LlamaForCausalLM|supports .*Phi3ForCausalLM)"):
+    with pytest.raises(
+        ExportError, match=r"GPT2LMHeadModel.*(Supported is LlamaForCausalLM|supports .*Phi3ForCausalLM)"
+    ):
         export(strange, form, PRECISIONS[form][0], place(tmp_path, form))
     assert not list(tmp_path.iterdir())  # nothing half-written
 
@@ -184,8 +190,12 @@ def test_formats_and_llamas_that_are_not_supported(tiny, tmp_path):
     for changes, said in (({"attention_bias": True}, "biases"), ({"hidden_act": "gelu"}, "gelu")):
         with pytest.raises(ExportError, match=said):
             export(llama(tiny.tokenizer, **changes), "gguf", "f16", tmp_path / "x.gguf")
-    with pytest.raises(ExportError, match="words cut by.*supported are byte-level BPE"):
-        spec = {"pre_tokenizer": {"type": "Metaspace"}, "normalizer": None, "model": {"type": "BPE", "byte_fallback": True}}
+    with pytest.raises(ExportError, match=r"words cut by.*supported are byte-level BPE"):
+        spec = {
+            "pre_tokenizer": {"type": "Metaspace"},
+            "normalizer": None,
+            "model": {"type": "BPE", "byte_fallback": True},
+        }
         to_gguf.pre_tokenizer_name(spec)
     assert {"LlamaForCausalLM", "Phi3ForCausalLM", "Qwen3ForCausalLM"} <= set(builder_architectures())
 
@@ -206,7 +216,13 @@ def test_a_trimmed_vocabulary_keeps_its_tokens_in_llama_cpp(embedded, tmp_path):
 
     student = shrink(embedded, 2, vocabulary_from=["The Skylark router costs £129.99, says Zoë. system user assistant"])
     path = export(student, "gguf", "q4_0", tmp_path / "student.gguf")
-    texts = ["The router costs £129.99!", "Zoë's naïve café — 12345 °C", "日本語 и русский", "🙂 tabs\tand\n\nlines   end", ""]
+    texts = [
+        "The router costs £129.99!",
+        "Zoë's naïve café — 12345 °C",
+        "日本語 и русский",
+        "🙂 tabs\tand\n\nlines   end",
+        "",
+    ]
     with serving(str(path)) as served:
         for text in texts:
             found = _post(served, "/tokenize", {"content": text, "parse_special": False})["tokens"]
@@ -215,7 +231,15 @@ def test_a_trimmed_vocabulary_keeps_its_tokens_in_llama_cpp(embedded, tmp_path):
 
 def test_export_on_the_command_line(taught_folder, taught_examples, tmp_path, capsys):
     write_records(tmp_path / "test.jsonl", taught_examples)
-    command = ["export", "--model", taught_folder, "--out", str(tmp_path / "x.gguf"), "--test", str(tmp_path / "test.jsonl")]
+    command = [
+        "export",
+        "--model",
+        taught_folder,
+        "--out",
+        str(tmp_path / "x.gguf"),
+        "--test",
+        str(tmp_path / "test.jsonl"),
+    ]
     assert main([*command, "--precision", "f16", "--limit", "6"]) == 0
     said = capsys.readouterr().out
     assert "x.gguf: " in said and "gguf f16" in said and "of 6 rows" in said and "passed" in said

@@ -128,7 +128,11 @@ def test_the_serving_process_holds_the_model_and_no_training_library(served):
 def test_it_is_a_teacher_over_the_network(served, taught_folder, taught_examples, tmp_path):
     """Scores and answers through `generate` and `evaluate` as the local model's are."""
     report = generate(served.endpoint, taught_examples, tmp_path / "out.jsonl", Sampling(16))
-    assert (report["asked"], report["failures"], report["bill"]["requests"]) == (len(taught_examples), {}, len(taught_examples))
+    assert (report["asked"], report["failures"], report["bill"]["requests"]) == (
+        len(taught_examples),
+        {},
+        len(taught_examples),
+    )
     answered = list(read_records(tmp_path / "out.jsonl"))
     assert {example.response.finish_reason for example in answered} == {"stop"}
     models = {"teacher": taught_folder, "served": served.endpoint}
@@ -140,7 +144,18 @@ def test_it_is_a_teacher_over_the_network(served, taught_folder, taught_examples
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_the_command_stops_cleanly_on(name, taught_gguf):
-    command = [sys.executable, "-m", "slmops_utils", "serve", "--model", str(taught_gguf), "--port", "0", "--slots", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "slmops_utils",
+        "serve",
+        "--model",
+        str(taught_gguf),
+        "--port",
+        "0",
+        "--slots",
+        "2",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     found = re.fullmatch(r"serving taught at (http://127\.0\.0\.1:\d+)/v1 \(2 slots of 1,024 tokens\); .*\n", line)

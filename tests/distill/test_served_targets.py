@@ -95,12 +95,11 @@ def test_rows_without_them_are_left_out(asked, taught_folder, taught_examples, t
     mixed = [changed, *answered[1:4], *taught_examples[4:]]
     rows, _ = targets_of(asked, tokenizer, tmp_path / "soft", taught_folder, examples=mixed)
     assert [row.id for row in rows] == [example.id for example in answered[1:4]]
-    with pytest.raises(SoftTargetError, match="was .* written by `generate .* --top-logprobs`"):
+    with pytest.raises(SoftTargetError, match=r"was .* written by `generate .* --top-logprobs`"):
         targets_of(asked, tokenizer, tmp_path / "none", taught_folder, examples=taught_examples)
 
 
 def test_what_cannot_be_done_is_refused(asked, taught_folder, whole_tokenizer, tiny, tmp_path):
-    endpoint, answered, journal = asked
     for changes, said in (({"method": "hidden"}, "looks inside"), ({"temperature": 2.0}, "temperature 1")):
         with pytest.raises(ValueError, match=said):
             targets_of(asked, tiny.tokenizer, tmp_path, taught_folder, replace(SETTINGS, **changes))
@@ -119,4 +118,6 @@ def test_answers_with_and_without_them_are_kept_apart():
     prompt = [{"role": "user", "content": "Hi"}]
     keys = {answer_key(prompt, "m", Sampling(top_logprobs=n), 1) for n in (0, 5, 8)}
     assert len(keys) == 3
-    assert "top_logprobs" not in Sampling().to_dict() and Sampling(**Sampling(top_logprobs=5).to_dict()).top_logprobs == 5
+    assert (
+        "top_logprobs" not in Sampling().to_dict() and Sampling(**Sampling(top_logprobs=5).to_dict()).top_logprobs == 5
+    )
