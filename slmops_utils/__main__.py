@@ -98,7 +98,11 @@ def run_generate(args: argparse.Namespace) -> int:
 
     pool = RecordFile(args.pool)
     sampling = Sampling(
-        args.max_new_tokens or get_task(pool[0].task).max_new_tokens, args.temperature, args.top_p, args.seed
+        args.max_new_tokens or get_task(pool[0].task).max_new_tokens,
+        args.temperature,
+        args.top_p,
+        args.seed,
+        args.top_logprobs,
     )
     if args.dry_run:
         network = Network(args.concurrency, seconds=args.timeout)
@@ -158,7 +162,8 @@ def run_distill(args: argparse.Namespace) -> int:
     examples = _read_all(args.data)
     validation = list(_read_all([args.validation]))[: args.validation_limit] if args.validation else []
     report = distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
-                     teacher=args.teacher, soft_targets=args.soft_targets)  # fmt: skip
+                     teacher=args.teacher, soft_targets=args.soft_targets, tokenizer_of=args.tokenizer_of,
+                     journals=args.journal)  # fmt: skip
     if not is_main_process():
         return 0
     _print(report)
@@ -239,6 +244,27 @@ def run_curve(args: argparse.Namespace) -> int:
         runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
     print(f"{run_study(runs, study, (shard, shards))} of {len(runs)} runs made now; results in {study.results}")
     return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    from .deploy.export import export
+    from .evaluate.measure import weigh
+
+    path = export(args.model, args.format, args.precision, args.out)
+    print(f"{path}: {weigh(path)[1] / 1e6:.1f} MB, {args.format} {args.precision}")
+    if args.test:
+        from .deploy.check import check_export, verdict
+
+        found = check_export(args.model, path, _read_all([args.test])[: args.limit], args.precision)
+        print(verdict(found, args.precision))
+        return int(not found["passed"])
+    return 0
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    from .deploy.serve import serve
+
+    return serve(args.model, args.port, args.slots, args.context, args.until_stdin_closes)
 
 
 def run_course(args: argparse.Namespace) -> int:
@@ -324,6 +350,8 @@ def build_parser() -> argparse.ArgumentParser:
     over.add_argument("--max-requests", type=int)
     over.add_argument("--concurrency", type=int, default=8)
     over.add_argument("--timeout", type=float, default=120.0, help="seconds for one attempt")
+    over.add_argument("--top-logprobs", type=int, default=0, help="keep so many likely tokens of each place in the journal: "
+                      "soft targets for `distill`")  # fmt: skip
     over.add_argument("--success-ratio", type=float, default=0.7, help="stop when fewer calls succeed")
 
     sub = command("filter", run_filter, "keep the answers that pass the quality gates, and say why the others do not")
@@ -354,6 +382,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--soft-targets", type=Path, help="where the teacher's log-probabilities are kept (OUT/soft_targets)"
     )
+    sub.add_argument("--journal", type=Path, nargs="*", default=[], help="of `generate --top-logprobs`, for a teacher that "
+                     "is an endpoint")  # fmt: skip
+    sub.add_argument("--tokenizer-of", help="a model name or folder with that teacher's tokenizer")
     sub.add_argument("--temperature", type=float, help="softens teacher and student alike")
     sub.add_argument("--alpha", type=float, help="weight of the text's own tokens: 0 teacher only, 1 text only")
     sub.add_argument("--top-k", type=int, help="how many of the teacher's likeliest tokens are kept")
@@ -438,6 +469,21 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--shard", default="0/1", help="i/n: every n-th run from the i-th on, for n processes side by side"
     )
+
+    sub = command("export", run_export, "write a model as GGUF (llama.cpp) or ONNX (ONNX Runtime GenAI)")
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--format", default="gguf", help="gguf or onnx")
+    sub.add_argument("--precision", default="q8_0", help="gguf: f16, q8_0, q4_0; onnx: fp32, int8, int4")
+    sub.add_argument("--out", type=Path, required=True, help="a .gguf file, or for onnx a folder")
+    sub.add_argument("--test", type=Path, help="labelled records: compare the export with the model on them")
+    sub.add_argument("--limit", type=int, default=100, help="of those, the first so many")
+
+    sub = command("serve", run_serve, "serve a model with llama.cpp as an OpenAI-compatible endpoint on this machine")
+    sub.add_argument("--model", required=True, help="a .gguf file, or a model name (exported to GGUF q8_0 first)")
+    sub.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    sub.add_argument("--slots", type=int, default=8, help="requests answered at the same time")
+    sub.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer, for each slot")
+    sub.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")
     sub.add_argument("--notebooks", type=Path, default=Path("notebooks"))

@@ -69,3 +69,31 @@ def tiny_folder(tiny, tmp_path):
 
     save(tiny, str(tmp_path / "tiny"))
     return str(tmp_path / "tiny")
+
+
+TAUGHT = [  # three kinds of rows, and what to say to each
+    (f"Premise: the fee is £{i}. Hypothesis: the fee is £{i + d}.", label)
+    for i in range(8)
+    for d, label in ((0, "entailment"), (1, "contradiction"), (20, "neutral"))
+]
+
+
+@pytest.fixture(scope="session")
+def taught_examples():
+    from slmops_utils.records import Example
+
+    return [
+        Example(f"t{i}", "nli", [{"role": "user", "content": text}], label) for i, (text, label) in enumerate(TAUGHT)
+    ]
+
+
+@pytest.fixture(scope="session")
+def taught_folder(_tiny_parent, taught_examples, tmp_path_factory):
+    """The tiny model as a folder, trained until it answers in words and stops. Do not change it."""
+    from slmops_utils.distill.distill import distill
+    from slmops_utils.distill.train import TrainSettings
+
+    folder = tmp_path_factory.mktemp("taught") / "taught"
+    settings = TrainSettings(max_steps=80, batch_size=12, learning_rate=5e-3)
+    distill(copy.deepcopy(_tiny_parent), taught_examples, folder, settings)
+    return str(folder)

@@ -12,8 +12,10 @@ from ..models.hardware import describe
 from ..models.load import LoadedModel, load_model
 from ..progress import is_main_process
 from ..records import Example
+from ..synthesize.presets import PREFIX
 from .dataset import encode_rows
 from .methods import NEED_NO_TEACHER, check_method, make_method
+from .served_targets import served_targets
 from .step_by_step import step_by_step_rows
 from .train import TrainSettings, train
 from .validation import scorer
@@ -32,15 +34,19 @@ def distill(
     teacher: str | LoadedModel | None = None,
     soft_targets: str | Path | None = None,
     every_position: bool = False,
+    tokenizer_of: str | None = None,
+    journals: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Train a student on examples that carry a teacher's response, or else a label, and save it as a model folder.
 
     Trained on labels alone this gives the baseline; with the teacher's answers to a pool added, the distilled student.
     `settings.method` says what it is graded by (see methods.py). Every method but 'text' needs the `teacher` itself; what
     that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
-    and runs with the same rows, tokenizer, temperature and k. `every_position` grades the prompts too: with a divergence
-    and alpha 0 that heals a carved student before its lessons. With `settings.patience` the run is scored on `validation`
-    every `validation_every` steps, ends early where it no longer gets better, and the best weights are saved.
+    and runs with the same rows, tokenizer, temperature and k. Of a teacher named `endpoint:MODEL@WHERE` that is read from
+    the `journals` of `generate` with top_logprobs (see served_targets.py), which needs the tokenizer of that model:
+    `tokenizer_of` names it. `every_position` grades the prompts too: with a divergence and alpha 0 that heals a carved
+    student before its lessons. With `settings.patience` the run is scored on `validation` every `validation_every` steps,
+    ends early where it no longer gets better, and the best weights are saved.
     Returns what was done, which is also written to `out`/distill.json.
     """
     check_method(settings, teacher)
@@ -54,15 +60,19 @@ def distill(
     held_out, _ = encode_rows(validation, loaded.tokenizer)
     if settings.method in NEED_NO_TEACHER:
         teacher = None  # its answers are in the examples
-    guide = load_model(teacher) if isinstance(teacher, str) else teacher
-    method = make_method(settings, loaded, guide, rows, soft_targets or Path(out) / "soft_targets")
+    kept: Any = soft_targets or Path(out) / "soft_targets"
+    remote = teacher if isinstance(teacher, str) and teacher.startswith(PREFIX) else None
+    guide = None if remote else load_model(teacher) if isinstance(teacher, str) else teacher
+    if remote:
+        rows, kept = served_targets(remote, examples, rows, loaded.tokenizer, tokenizer_of, journals, kept, settings)
+    method = make_method(settings, loaded, guide, rows, kept)
     score = scorer(validation) if settings.patience else None
     result = train(loaded, rows, out, settings, held_out, validation_every, on_log, method=method, score=score)
     if settings.lora_rank:
         loaded.model = loaded.model.merge_and_unload()
     report = {
         "student": loaded.name,
-        "teacher": guide.name if guide else None,
+        "teacher": guide.name if guide else remote,
         "rows": len(rows),
         "left_out": left_out,
         "settings": asdict(settings),

@@ -101,13 +101,16 @@ def make_method(
     student: LoadedModel,
     teacher: LoadedModel | None,
     rows: Sequence[Row],
-    soft_targets: str | Path,
+    soft_targets: str | Path | SoftTargets,
 ) -> Method:
-    """What batches are graded by. Soft targets that the folder `soft_targets` lacks are computed first.
+    """What batches are graded by. Soft targets that the folder `soft_targets` lacks are computed first; given as such
+    (those of an endpoint), they stand for the teacher.
 
     Raises ValueError for an unknown method or a missing teacher, DifferentTokenizers for a teacher and a student that
     cannot be compared, SoftTargetError for a folder that holds something else.
     """
+    if isinstance(soft_targets, SoftTargets):
+        return SoftTargetMethod(soft_targets, len(student.tokenizer), settings)
     check_method(settings, teacher)
     if settings.method == "step_by_step":
         return StepByStepMethod()

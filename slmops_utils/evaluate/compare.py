@@ -65,7 +65,7 @@ def evaluate(
         else:
             loaded = load_model(name)
             texts = [a.text for a in answer(loaded, prompts, sampling, loaded.answer_batch)]
-            parameters, size = loaded.parameters, bytes_on_disk(name)
+            parameters, size = loaded.parameters or None, bytes_on_disk(name)  # an export does not say how many
             del loaded
         seconds = time.perf_counter() - started
         scored = {m: [metric.value(e, t) for e, t in zip(test, texts, strict=True)] for m, metric in metrics.items()}

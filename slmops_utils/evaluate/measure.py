@@ -202,7 +202,7 @@ def _local(name: str, request: dict[str, Any]) -> dict[str, Any]:
         return [(seconds, a.prompt_tokens, a.completion_tokens) for a in answers]
 
     found = run_waves(request, first, wave, peak_memory_bytes)
-    return found | {"parameters": loaded.parameters, "bytes_on_disk": bytes_on_disk(name)}
+    return found | {"parameters": loaded.parameters or None, "bytes_on_disk": bytes_on_disk(name)}
 
 
 def _main() -> None:

@@ -1,7 +1,7 @@
 """Load a model by name.
 
 A name is `embedded` (SmolLM2-135M-Instruct, no network), a folder (a full model, or a LoRA adapter whose base is
-itself a name), or `hub:org/model`.
+itself a name), an ONNX Runtime GenAI export, or `hub:org/model`.
 """
 
 import hashlib
@@ -13,6 +13,9 @@ from typing import Any
 
 from .embedded import embedded_folder, sha256_of
 from .hardware import choose_device, choose_dtype
+from .onnx import OnnxModel, is_onnx
+
+WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
 
 # peft asks for an attribute that transformers has renamed; nobody who loads an adapter can do anything about it
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -53,7 +56,7 @@ def resolve(name: str) -> tuple[str, list[Path]]:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         source, adapters = resolve(base)
         return source, [*adapters, folder]
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() or is_onnx(folder):
         return str(folder), []
     raise ModelNotFound(
         f"no model {name!r}: it may be 'embedded', a folder with a config.json or adapter_config.json, or 'hub:org/model'"
@@ -76,6 +79,10 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
     reason = choice.reason if dtype in (None, choice.value) else "asked for"
     dtype = dtype or choice.value
     source, adapters = resolve(name)
+    if is_onnx(source):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        return LoadedModel(name, OnnxModel(source), tokenizer, "onnx", "as it was exported")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -99,7 +106,7 @@ def load_model(name: str, dtype: str | None = None, device: str | None = None) -
 def bytes_on_disk(name: str) -> int:
     """Bytes of the weight files a name loads (base and adapter together)."""
     source, adapters = resolve(name)
-    return sum(f.stat().st_size for folder in [Path(source), *adapters] for f in folder.glob("*.safetensors"))
+    return sum(f.stat().st_size for folder in [Path(source), *adapters] for end in WEIGHTS for f in folder.glob(end))
 
 
 def fingerprint(name: str) -> str:
@@ -108,7 +115,7 @@ def fingerprint(name: str) -> str:
     source, adapters = resolve(name)
     if not Path(source).is_dir():
         return hashlib.sha256(name.encode()).hexdigest()[:16]  # on the Hub: the name is all we know before loading
-    decides = ("*.safetensors", "tokenizer.json", "chat_template.jinja", "adapter_config.json")
+    decides = (*WEIGHTS, "tokenizer.json", "chat_template.jinja", "adapter_config.json")
     folders = [Path(source), *adapters]
     files = [file for folder in folders for pattern in decides for file in sorted(folder.glob(pattern))]
     return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:16]

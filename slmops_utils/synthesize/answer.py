@@ -17,15 +17,20 @@ Prompt = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy: always the likeliest token."""
+    """How tokens are chosen. temperature 0 is greedy: always the likeliest token.
+
+    `top_logprobs`: how many of the likeliest tokens an endpoint is to name at each place, with their log-probabilities.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_logprobs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        return found if self.top_logprobs else {name: found[name] for name in found if name != "top_logprobs"}
 
 
 @dataclass
@@ -118,7 +123,7 @@ def answer(
 def _answer_chunk(
     loaded: LoadedModel, indices: list[int], encoded: list[list[int]], sampling: Sampling, batch_size: int, number: int
 ) -> Iterator[list[Answer]]:
-    ends = _end_ids(loaded)
+    ends = end_ids(loaded)
     steps = _generate(loaded, encoded, sampling, batch_size, ends, number)
     if can_decode(loaded.model):
         choose = Choice(sampling, indices) if sampling.temperature > 0 else None
@@ -178,6 +183,6 @@ def _generate(
         yield finished
 
 
-def _end_ids(loaded: LoadedModel) -> set[int]:
+def end_ids(loaded: LoadedModel) -> set[int]:
     ends = loaded.model.generation_config.eos_token_id
     return set(ends if isinstance(ends, list) else [] if ends is None else [ends])

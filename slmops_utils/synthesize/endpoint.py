@@ -290,6 +290,8 @@ class _Run:
             options["top_p"] = self.sampling.top_p
         if self.endpoint.local:
             options["seed"] = self.sampling.seed
+        if self.sampling.top_logprobs:
+            options |= {"logprobs": True, "top_logprobs": self.sampling.top_logprobs}
         try:
             async with asyncio.timeout(self.network.seconds):
                 raw = await client.chat.completions.with_raw_response.create(
@@ -312,6 +314,7 @@ class _Run:
             raise _Failure(f"not a usable answer ({type(error).__name__})") from None
 
     def _read(self, completion: Any, used: tuple[int, int] | None) -> dict[str, Any]:
+        answer: dict[str, Any]
         choice = completion.choices[0]
         text, reason, served = choice.message.content, choice.finish_reason, completion.model
         if reason == "content_filter":
@@ -328,6 +331,8 @@ class _Run:
                 again=False, used=used, stops=True,
             )  # fmt: skip
         self.served = self.served or served
+        if self.sampling.top_logprobs:
+            answer["logprobs"] = _logprobs(choice.logprobs, used)
         return answer
 
     def _status(self, error: Any) -> _Failure:
@@ -368,6 +373,22 @@ def _used(usage: Any) -> tuple[int, int] | None:
     """(prompt, completion) tokens as the server counts them; None when it does not say, or says nonsense."""
     used = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return used if all(type(count) is int and 0 <= count <= 10**9 for count in used) else None  # type: ignore
+
+
+def _logprobs(given: Any, used: tuple[int, int] | None) -> list[list[Any]]:
+    """For each token of an answer [itself, the likeliest tokens], each as [id or None, its bytes in hex, log-probability].
+
+    Raises _Failure, which ends the run, where the server does not say: no other row would fare better.
+    """
+    places = getattr(given, "content", None)
+    if not places or not all(place.top_logprobs for place in places):
+        raise _Failure("the server gives no top_logprobs: ask without --top-logprobs", False, used=used, stops=True)
+
+    def short(token: Any) -> list[Any]:
+        raw = bytes(token.bytes if token.bytes is not None else token.token.encode())
+        return [getattr(token, "id", None), raw.hex(), round(float(token.logprob), 5)]
+
+    return [[short(place), [short(token) for token in place.top_logprobs]] for place in places]
 
 
 def _connection(cause: BaseException | None) -> _Failure:

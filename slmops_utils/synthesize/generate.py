@@ -68,6 +68,8 @@ def generate(
         print(endpoint.notice())
         name, identity, batch_size = endpoint.name, endpoint.name, 1
     else:
+        if sampling.top_logprobs:
+            raise ValueError("a local teacher writes no top_logprobs: `distill --method forward_kl` asks it itself")
         local = load_model(teacher) if isinstance(teacher, str) else teacher
         # a model handed over in memory may differ from what its name would load, or have no name that loads
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)

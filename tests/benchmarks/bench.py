@@ -7,6 +7,7 @@ process, one after the other, on the same rows, weights, batch and precision.
 import json
 from pathlib import Path
 
+from bench_edge import bench as bench_edge
 from bench_endpoint import bench
 from bench_generate import bench as bench_generate
 from bench_scale import bench as bench_scale
@@ -30,7 +31,7 @@ def line(value: float, unit: str, peer: str, peer_value: float, higher_is_better
 
 def main() -> None:
     parent = load_model("embedded")
-    results = bench_trainer(parent, line) | bench_generate() | bench_scale() | bench()
+    results = bench_trainer(parent, line) | bench_generate() | bench_scale() | bench() | bench_edge()
     results |= compare_with_trl(parent, line)
     print(json.dumps(describe()))
     for name, entry in results.items():

@@ -253,6 +253,6 @@ def test_the_embedded_model_answers_as_transformers_does(embedded):
     task = get_task("conversation")
     prompts = [task.prompt(e) for _, e in zip(range(4), read_records("data/conversation/pool.jsonl"), strict=False)]
     encoded = [encode_prompt(embedded.tokenizer, prompt) for prompt in prompts]
-    said = generated(embedded.model, encoded, 12, module._end_ids(embedded))
+    said = generated(embedded.model, encoded, 12, module.end_ids(embedded))
     answers = answer(embedded, prompts, Sampling(12), batch_size=3)
     assert [a.text for a in answers] == [embedded.tokenizer.decode(r, skip_special_tokens=True).strip() for r in said]
