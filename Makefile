@@ -49,35 +49,43 @@ data: setup
 # The recorded runs, hours in all on two cores. Each step that is already there is kept, so a run that was cut short
 # goes on where it was; remove a file or folder to have it made again.
 TASKS  := nli qa math conversation summarization
+ROADS  ?= nli conversation
 SLMOPS := $(BIN)/python -W ignore -m slmops_utils
 ROAD   := build/road
-results: setup teacher $(foreach task,$(TASKS),$(foreach set,test challenge,data/results/road_$(task)_$(set).json)) \
-  $(foreach task,$(TASKS),$(foreach way,zero-shot few-shot corrected,data/results/teacher_$(task)_$(way).json))
+results: setup teacher $(foreach task,$(ROADS),$(foreach set,test challenge,data/results/road_$(task)_$(set).json)) \
+  $(foreach task,$(TASKS),$(foreach way,zero-shot few-shot corrected,$(foreach set,.json _challenge.json,data/results/teacher_$(task)_$(way)$(set))))
 	$(BIN)/python data/generate.py
 	$(BIN)/python -m slmops_utils.classroom.readme
 teacher: data/teacher/adapter_model.safetensors
 
+# minutes on a GPU, most of a day on two cores
 data/teacher/adapter_model.safetensors:
-	$(SLMOPS) correct --data $(TASKS:%=data/%/train.jsonl) --out data/teacher \
-	  --epochs 1.5 --batch-size 8 --learning-rate 8e-4 --save-steps 50
+	$(BIN)/python data/generate.py --rows 4000 --out build/more
+	$(SLMOPS) correct --data $(foreach task,$(TASKS),data/$(task)/train.jsonl build/more/$(task)/train.jsonl) --out data/teacher \
+	  --max-steps 900 --batch-size 64 --learning-rate 2e-3 --lora-rank 16 --save-steps 300
 	rm -r data/teacher/checkpoints && $(BIN)/python data/generate.py
 
-data/results/teacher_%_zero-shot.json:
-	$(SLMOPS) evaluate --teacher embedded --no-costs --test data/$*/test.jsonl --out $@
-data/results/teacher_%_few-shot.json:
-	$(SLMOPS) evaluate --teacher embedded --no-costs --test data/$*/test.jsonl --train data/$*/train.jsonl --shots 3 --limit 100 --out $@
-data/results/teacher_%_corrected.json: | data/teacher/adapter_model.safetensors
-	$(SLMOPS) evaluate --teacher data/teacher --no-costs --test data/$*/test.jsonl --train data/$*/train.jsonl --out $@
+define TEACHER
+data/results/teacher_%_zero-shot$(2): | data/teacher/adapter_model.safetensors
+	$(SLMOPS) evaluate --teacher embedded --no-costs --no-answers --test data/$$*/$(1).jsonl --out $$@
+data/results/teacher_%_few-shot$(2): | data/teacher/adapter_model.safetensors
+	$(SLMOPS) evaluate --teacher embedded --no-costs --no-answers --test data/$$*/$(1).jsonl --train data/$$*/train.jsonl --shots 3 --out $$@
+data/results/teacher_%_corrected$(2): | data/teacher/adapter_model.safetensors
+	$(SLMOPS) evaluate --teacher data/teacher --no-costs $(3) --test data/$$*/$(1).jsonl --train data/$$*/train.jsonl --out $$@
+endef
+$(eval $(call TEACHER,challenge,_challenge.json,--no-answers))
+$(eval $(call TEACHER,test,.json))
 
-data/answered/%.jsonl: | data/teacher/adapter_model.safetensors
+build/answered/%.jsonl: | data/teacher/adapter_model.safetensors
 	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@ $(if $(POOL_ROWS),--limit $(POOL_ROWS))
-$(ROAD)/%/untuned/config.json: | data/answered/%.jsonl
-	$(SLMOPS) shrink --model data/teacher --layers 6 --rule early --vocabulary-from data/$*/train.jsonl data/answered/$*.jsonl --out $(@D)
+$(ROAD)/%/untuned/config.json: | build/answered/%.jsonl
+	$(SLMOPS) shrink --model data/teacher --layers 6 --rule early --vocabulary-from data/$*/train.jsonl build/answered/$*.jsonl --out $(@D)
 $(ROAD)/%/student/distill.json: | $(ROAD)/%/untuned/config.json
-	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl data/answered/$*.jsonl --epochs $(EPOCHS) --out $(@D)
+	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl build/answered/$*.jsonl --epochs $(EPOCHS) --batch-size 16 \
+	  --method forward_kl --teacher data/teacher --soft-targets $(ROAD)/$*/soft_targets --out $(@D)
 	cp $@ data/results/distill_$*_student.json
 $(ROAD)/%/baseline/distill.json: | $(ROAD)/%/student/distill.json
-	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl --out $(@D) \
+	$(SLMOPS) distill --student $(ROAD)/$*/untuned --data data/$*/train.jsonl --batch-size 16 --out $(@D) \
 	  --max-steps $$(sed -n 's/^ "steps": \([0-9]*\).*/\1/p' $(ROAD)/$*/student/distill.json)
 	cp $@ data/results/distill_$*_baseline.json
 define MEASURE
@@ -86,8 +94,8 @@ data/results/road_%_$(1).json: | $(ROAD)/%/baseline/distill.json
 	  --student $(ROAD)/$$*/student --train data/$$*/train.jsonl --test data/$$*/$(1).jsonl --out $$@
 endef
 $(foreach set,test challenge,$(eval $(call MEASURE,$(set))))
-EPOCHS ?= 3
-.PRECIOUS: data/answered/%.jsonl $(ROAD)/%/untuned/config.json $(ROAD)/%/student/distill.json $(ROAD)/%/baseline/distill.json
+EPOCHS ?= 2
+.PRECIOUS: build/answered/%.jsonl $(ROAD)/%/untuned/config.json $(ROAD)/%/student/distill.json $(ROAD)/%/baseline/distill.json
 
 clean:
 	rm -rf build $(VENV)

@@ -83,7 +83,8 @@ def run_public(args: argparse.Namespace) -> int:
 def run_correct(args: argparse.Namespace) -> int:
     from .distill.correct import TEACHER, correct
 
-    _print(correct(_read_all(args.data), args.out, args.model, _settings(TEACHER, args), stop_after=args.stop_after))
+    _print(correct(_read_all(args.data), args.out, args.model, _settings(TEACHER, args), stop_after=args.stop_after,
+                   sources=[path.as_posix() for path in args.data]))  # fmt: skip
     return 0
 
 
@@ -203,7 +204,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     shots = train[: args.shots]
     results = evaluate(models, _read_all([args.test])[: args.limit], train, args.out, shots, not args.no_costs,
                        args.price_per_hour, args.seed, args.price_per_token, args.within,
-                       _named(args.file, "--file", "LABEL=PATH"))  # fmt: skip
+                       _named(args.file, "--file", "LABEL=PATH"), not args.no_answers)  # fmt: skip
     print(table(results))
     for role, name in models.items():
         if has_card(name):
@@ -435,6 +436,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--shots", type=int, default=0, help="solved examples put before every question")
     sub.add_argument("--limit", type=int, help="only the first so many test rows")
     sub.add_argument("--no-costs", action="store_true", help="scores only, no latency or memory")
+    sub.add_argument("--no-answers", action="store_true", help="do not keep the answers beside the results")
     sub.add_argument("--price-per-hour", type=float, help="US dollars an hour for this machine")
     sub.add_argument(
         "--price-per-token", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens"

@@ -34,9 +34,15 @@ WAYS = ("zero-shot", "few-shot", "corrected")
 
 def teacher_block(folder: Path) -> str:
     """How far the teacher can be trusted: its recorded scores per task, beside what needs no model at all."""
+    parts = [teacher_table(folder, "test", ""), teacher_table(folder, "challenge", "_challenge")]
+    return "\n".join(part for part in parts if part)
+
+
+def teacher_table(folder: Path, split: str, suffix: str) -> str:
+    """The teacher's recorded scores on one split; "" where there are none."""
     lines, dates = [], set()
     for task in MODULES:
-        found = {way: folder / f"teacher_{task}_{way}.json" for way in WAYS}
+        found = {way: folder / f"teacher_{task}_{way}{suffix}.json" for way in WAYS}
         runs = {way: json.loads(p.read_text(encoding="utf-8")) for way, p in found.items() if p.exists()}
         if not runs:
             continue
@@ -52,10 +58,9 @@ def teacher_block(folder: Path) -> str:
     if not lines:
         return ""
     return (
-        f"**The teacher, test** (95 % intervals; recorded {' and '.join(sorted(dates))})\n\n"
+        f"**The teacher, {split}** (95 % intervals; recorded {' and '.join(sorted(dates))})\n\n"
         f"| task and score | rows | without a model | {' | '.join(WAYS)} |\n|---|---|---|---|---|---|\n"
         + "".join(lines)
-        + "\n"
     )
 
 

@@ -28,10 +28,12 @@ def correct(
     validation: Sequence[Example] = (),
     validation_every: int = 0,
     stop_after: int | None = None,
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a LoRA adapter on labelled examples and save it to `out`, with the recipe beside it as recipe.json.
 
-    `stop_after` ends the training early, after so many steps (see `train`). The folder's name is then a model name: it loads its base and merges itself. Returns the recipe.
+    `stop_after` ends the training early, after so many steps (see `train`); `sources` are the files the examples came from,
+    for the recipe. The folder's name is then a model name: it loads its base and merges itself. Returns the recipe.
     """
     import torch
 
@@ -48,6 +50,7 @@ def correct(
     (Path(out) / "README.md").unlink(missing_ok=True)  # peft's empty template
     recipe = {
         "model": model,
+        "data": list(sources),
         "rows": len(rows),
         "left_out": left_out,
         "settings": asdict(settings),

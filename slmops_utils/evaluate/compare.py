@@ -33,6 +33,7 @@ def evaluate(
     price_per_token: tuple[float, float] | None = None,
     within_s: float = 2.0,
     files: dict[str, str | Path] | None = None,
+    keep_answers: bool = True,
 ) -> dict[str, Any]:
     """Score models (role -> name, `endpoint:MODEL@WHERE` included) on the same labelled rows of one task.
 
@@ -40,7 +41,7 @@ def evaluate(
     memory, each model in a fresh process, and users served `within_s` seconds (see `measure`); `price_per_hour` (US dollars
     for the machine) or `price_per_token` (per million in, out) makes a cost of them, `files` (role -> file or folder) says
     what an endpoint serves. Roles beyond ROLES, such as an export's, are compared with teacher and student.
-    With `out`, writes the results JSON and beside it every answer (`out` with .answers.jsonl). Raises ValueError for
+    With `out`, writes the results JSON and, unless told not to, beside it every answer (`out` with .answers.jsonl). Raises ValueError for
     unlabelled rows or more than one task.
     """
     tasks = {example.task for example in test}
@@ -107,7 +108,8 @@ def evaluate(
         with atomic_writer(out) as file:
             json.dump(results, file, indent=1)
             file.write("\n")
-        write_records(Path(out).with_suffix(".answers.jsonl"), _with_answers(test, answers, row_scores))
+        if keep_answers:
+            write_records(Path(out).with_suffix(".answers.jsonl"), _with_answers(test, answers, row_scores))
     return results
 
 
