@@ -200,8 +200,7 @@ def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float
         axes.barh(0, 0, color=palette[k % len(palette)], label=name)
     axes.plot([100 * share for share in claimed.values()], range(len(claimed)), "D", color="#b5546f", label="claimed")
     axes.set_yticks(range(len(claimed)), list(claimed))
-    axes.invert_yaxis()
-    axes.set(xlabel="%", title=title)
+    axes.set(xlabel="%", title=title, ylim=(len(claimed) - 0.4, -0.6))
     axes.set_xlim(right=max(118.0, axes.get_xlim()[1] + 8))
     figure.legend(frameon=False, loc="outside lower center", ncols=len(measured) + 1)
     return figure
