@@ -138,7 +138,7 @@ def read_records(path: str | Path) -> Iterator[Example]:
     """
     path = Path(path)
     problems: list[tuple[int, str]] = []
-    seen = Places()  # hashes of ids, not the ids
+    seen = Places("b")  # hashes of ids, not the ids
     number = 0
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):

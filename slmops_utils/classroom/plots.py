@@ -80,13 +80,13 @@ def score_against_cost(results: dict[str, Any]) -> Any:
     for row in results["rows"]:
         x, y = row["latency_ms"]["p50"], 100 * row["metrics"][metric]["value"]
         axes.scatter(x, y, s=(row["parameters"] or 4e7) / 4e5, color=colour_of(row["role"]), alpha=0.85)
-        left = row["role"] == "baseline"  # which often lies where the student does
+        below = row["role"] == "baseline"  # which often lies where the student does
         axes.annotate(
             f"{row['role']}\n{row['parameters'] / 1e6:.0f} M" if row["parameters"] else row["role"],
             (x, y),
-            xytext=(-10 if left else 10, 6),
+            xytext=(8, -5 if below else 5),
             textcoords="offset points",
-            ha="right" if left else "left",
+            va="top" if below else "bottom",
             fontsize=9,
         )
     axes.set(
@@ -200,8 +200,7 @@ def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float
         axes.barh(0, 0, color=palette[k % len(palette)], label=name)
     axes.plot([100 * share for share in claimed.values()], range(len(claimed)), "D", color="#b5546f", label="claimed")
     axes.set_yticks(range(len(claimed)), list(claimed))
-    axes.invert_yaxis()
-    axes.set(xlabel="%", title=title)
+    axes.set(xlabel="%", title=title, ylim=(len(claimed) - 0.4, -0.6))
     axes.set_xlim(right=max(118.0, axes.get_xlim()[1] + 8))
     figure.legend(frameon=False, loc="outside lower center", ncols=len(measured) + 1)
     return figure
