@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-PREFILL_TOKENS = 4096  # new prompts enter by so many tokens a pass, which bounds the memory of one
+PREFILL_TOKENS = 8192  # new prompts enter by so many tokens a pass, which bounds the memory of one
 ATTENTION = "slmops_packed"
 
 
