@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-PREFILL_TOKENS = 4096  # new prompts enter by so many tokens a pass, which bounds the memory of one
+PREFILL_TOKENS = 8192  # new prompts enter by so many tokens a pass, which bounds the memory of one
 ATTENTION = "slmops_packed"
 
 
@@ -41,7 +41,7 @@ class Group:
 
 
 class KeyValues:
-    """Keys and values of `slots` rows with up to `width` tokens: for each layer (slots, width, heads, size) twice.
+    """Keys and values of `slots` rows with up to `width` tokens: for each layer (slots, heads, width, size) twice.
 
     A token's column is its position. `groups` says whose tokens the coming pass holds.
     """
@@ -56,15 +56,17 @@ class KeyValues:
         import torch
 
         if layer not in self.layers:  # zeros: what is masked out still gets multiplied, by 0
-            self.layers[layer] = tuple(x.new_zeros(self.slots, self.width, len(x), x.shape[-1]) for x in (key, value))  # type: ignore[assignment]
+            self.layers[layer] = tuple(x.new_zeros(self.slots, len(x), self.width, x.shape[-1]) for x in (key, value))  # type: ignore[assignment]
         heads, shared, parts = len(key), len(query) // len(key), []
         for group in self.groups:
             rows, new = len(group.slots), group.positions.shape[1]
             place = slice(group.start, group.start + rows * new)
             past: list[Any] = []
             for kept, fresh in zip(self.layers[layer], (key, value), strict=True):
-                kept[group.slots[:, None], group.positions] = fresh[:, place].transpose(0, 1).unflatten(0, (rows, new))
-                past.append(kept[group.slots_view, : group.width].transpose(1, 2))
+                kept[group.slots[:, None], :, group.positions] = (
+                    fresh[:, place].transpose(0, 1).unflatten(0, (rows, new))
+                )
+                past.append(kept[group.slots_view, :, : group.width])
             # query heads that share a key become more queries of it: nothing is copied to as many keys
             asked = query[:, place].reshape(heads, shared, rows, new, -1).permute(2, 0, 1, 3, 4)
             found = torch.nn.functional.scaled_dot_product_attention(
@@ -79,7 +81,7 @@ class KeyValues:
         """Copy the first `width` columns of some slots into others."""
         for pair in self.layers.values():
             for kept in pair:
-                kept[target, :width] = kept[source, :width]
+                kept[target, :, :width] = kept[source, :, :width]
 
 
 def attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None,

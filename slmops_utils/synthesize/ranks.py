@@ -40,14 +40,11 @@ class Ranks:
 
 
 def join() -> Ranks:
-    """The place torchrun gave this process (RANK, WORLD_SIZE, LOCAL_RANK for its GPU); alone without torchrun."""
+    """The place torchrun gave this process (RANK, WORLD_SIZE; models are loaded on the GPU of LOCAL_RANK); alone without it."""
     ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if ranks.count > 1:
-        import torch
         import torch.distributed as dist
 
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
             atexit.register(dist.destroy_process_group)

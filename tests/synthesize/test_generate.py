@@ -123,6 +123,8 @@ def test_what_decides_an_answer_is_asked_again_when_it_changes(tiny, tmp_path):
     assert asked(pool, replace(SHORT, max_new_tokens=7)) == 4
     assert asked(pool, replace(SHORT, temperature=0.5)) == 4
     assert asked(pool, replace(SHORT, temperature=0.5, seed=1)) == 4
+    assert asked(pool, replace(SHORT, temperature=0.5, seed=1, top_p=0.9)) == 4
+    assert asked(pool, batch_size=3) == 4, "in bfloat16 it can decide a text"
     assert asked(pool, shots=[replace(pool[0], reference="neutral")]) == 4
     with torch.no_grad():
         tiny.model.get_input_embeddings().weight[:10] += 1
