@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.load import LoadedModel
-from .hidden import InsideMethod, plain, read_map
+from .hidden import InsideMethod, read_map
 from .losses import forward_kl
-from .supervised import next_tokens
+from .supervised import next_tokens, plain
 from .train import TrainSettings
 
 ATTENTION_LOSSES = ("values", "maps")

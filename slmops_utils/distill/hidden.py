@@ -12,7 +12,7 @@ from typing import Any
 from ..models.align import teacher_ids
 from ..models.load import LoadedModel, model_fingerprint
 from .losses import cross_entropy, mix, softened
-from .supervised import Method, next_tokens, only_supervised
+from .supervised import Method, next_tokens, only_supervised, plain
 from .train import TrainSettings
 
 Pairs = list[tuple[int, int]]
@@ -50,12 +50,6 @@ def squared_error(teacher: Any, student: Any) -> Any:
 
 
 HIDDEN_LOSSES = {"cosine": cosine_distance, "mse": squared_error}
-
-
-def plain(model: Any) -> Any:
-    """The transformers model inside what peft and DistributedDataParallel wrap around it."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextlib.contextmanager

@@ -10,10 +10,9 @@ from typing import Any
 from ..models.align import teacher_ids
 from ..models.load import LoadedModel, model_fingerprint
 from .dataset import IGNORED, Row, collate
-from .hidden import plain
 from .losses import generalised_jsd, in_chunks, softened, softened_loss
 from .soft_targets import teacher_logits
-from .supervised import Method, only_supervised
+from .supervised import Method, only_supervised, plain
 from .train import TrainSettings
 
 

@@ -11,6 +11,12 @@ from typing import Any
 from .dataset import IGNORED, Row, collate
 
 
+def plain(model: Any) -> Any:
+    """The transformers model inside what peft and DistributedDataParallel wrap around it."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def next_tokens(labels: Any) -> tuple[Any, Any]:
     """(which positions predict a supervised token, the token each position predicts), both (batch, length).
 

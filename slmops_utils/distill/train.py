@@ -18,7 +18,7 @@ from ..progress import in_notebook, is_main_process, progress_bar
 from .dataset import Row, blank, collate
 from .supervised import Method, supervised_loss
 from .supervised import only_supervised as only_supervised  # notebooks take it from here
-from .trainer import Clock, trainer_class
+from .trainer import Clock, attention_for, trainer_class
 
 ENDLESS = 10**7  # steps; the time ends such a run
 
@@ -226,7 +226,8 @@ def train(
     trainer.lengths = [len(row.ids) for row in rows]
     started = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=last)
+        with attention_for(model, settings.batch_size, max(trainer.lengths)):
+            trainer.train(resume_from_checkpoint=last)
     finally:
         if method.learned is not None:
             del model.learned

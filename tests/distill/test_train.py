@@ -14,6 +14,7 @@ from slmops_utils.distill.correct import correct
 from slmops_utils.distill.dataset import IGNORED, Row, collate, encode_rows
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.train import TrainSettings, mean_loss, supervised_loss, train
+from slmops_utils.distill.trainer import SHORT, attention_for
 from slmops_utils.models.load import load_model, weights_fingerprint
 from slmops_utils.records import Example
 
@@ -231,6 +232,17 @@ def test_distill_stops_early_by_the_task_s_own_score(tiny_folder, tmp_path, monk
     )
     best = json.loads((tmp_path / "student" / "distill.json").read_text())["best"]
     assert best == report["best"]
+
+
+def test_short_rows_are_attended_to_by_plain_products_with_the_same_gradients(tiny, unequal):
+    batch, found = collate(unequal, 0), {}
+    for rows, longest in ((4, 60), (4, SHORT + 1), (10_000, 60)):
+        with attention_for(tiny.model, rows, longest):
+            used = tiny.model.config._attn_implementation
+            assert used == ("eager" if (rows, longest) == (4, 60) else "sdpa")
+            found[used] = gradients(tiny.model, supervised_loss(tiny.model, batch)[0])
+    assert tiny.model.config._attn_implementation == "sdpa"
+    assert_close(found["eager"], found["sdpa"], rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_that_keeps_no_checkpoint_ends_with_the_same_weights(tiny, rows, tmp_path):
