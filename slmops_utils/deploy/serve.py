@@ -1,7 +1,8 @@
 """Serve a model with llama.cpp as an OpenAI-compatible endpoint on this machine.
 
 The server runs in a process of its own that imports neither torch nor transformers: what it holds is what an edge device
-would have to hold.
+would have to hold. Unlike `answer`, llama.cpp takes "<|im_end|>" in a message for the control token: serve only texts that
+may end a turn.
 """
 
 import contextlib

@@ -59,7 +59,8 @@ def resolve(name: str) -> tuple[str, list[Path]]:
     if (folder / "config.json").exists() or is_onnx(folder):
         return str(folder), []
     raise ModelNotFound(
-        f"no model {name!r}: it may be 'embedded', a folder with a config.json or adapter_config.json, or 'hub:org/model'"
+        f"no model {name!r}: it may be 'embedded', a folder with a config.json, adapter_config.json or genai_config.json, "
+        "or 'hub:org/model'"
     )
 
 

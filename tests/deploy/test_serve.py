@@ -20,6 +20,7 @@ from slmops_utils.__main__ import main
 from slmops_utils.deploy.export import export
 from slmops_utils.deploy.serve import ServeError, gguf_of, serving
 from slmops_utils.evaluate.compare import evaluate
+from slmops_utils.evaluate.measure import measure
 from slmops_utils.models.load import load_model
 from slmops_utils.records import read_records, write_records
 from slmops_utils.synthesize.answer import Sampling, answer, encode_prompt
@@ -140,6 +141,16 @@ def test_it_is_a_teacher_over_the_network(served, taught_folder, taught_examples
     local, remote = results["rows"]
     assert local["metrics"]["accuracy"]["value"] == remote["metrics"]["accuracy"]["value"] > 0.5
     assert remote["bytes_on_disk"] == served.file.stat().st_size and remote["parameters"] == local["parameters"]
+
+
+def test_its_costs_are_measured_through_http(served, taught_examples):
+    """Streams among them, after each of which llama.cpp closes the connection it promised to keep."""
+    found = measure(
+        served.endpoint, [NLI.prompt(e) for e in taught_examples], 8, (1, 4), most_users=1, file=served.file
+    )
+    assert 0 < found["first_token_ms"]["p50"] <= found["latency_ms"]["p50"]
+    assert set(found["throughput_by_batch"]) == {"1", "4"} and found["bytes_on_disk"] == served.file.stat().st_size
+    assert found["peak_memory_bytes"] > served.file.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
