@@ -204,3 +204,31 @@ def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float
     axes.set_xlim(right=max(118.0, axes.get_xlim()[1] + 8))
     figure.legend(frameon=False, loc="outside lower center", ncols=len(measured) + 1)
     return figure
+
+
+def size_curves(
+    curves: dict[str, dict[str, dict[int, dict[str, Any]]]], teachers: dict[str, float], metrics: dict[str, str]
+) -> Any:
+    """Score against millions of parameters, a panel a task and a line a way of choosing layers, the teacher dashed.
+
+    curves: task -> way -> layers -> an entry of evaluate.size_table.curve; teachers: task -> score from 0 to 1.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(3.1 * len(curves) + 0.8, 3.4), layout="constrained", squeeze=False
+    )
+    palette, handles = ("#2a9d74", "#d98e32", "#8f6fb3", "#3b4a6b"), {}
+    for (task, ways), axis in zip(curves.items(), axes[0], strict=True):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#e6e6ea", linewidth=0.8)
+        for (name, by_size), colour in zip(ways.items(), palette, strict=False):
+            entries = list(by_size.values())
+            sizes, scores = [e["parameters"] / 1e6 for e in entries], [100 * e["score"]["value"] for e in entries]
+            low = [v - 100 * e["score"]["ci95"][0] for v, e in zip(scores, entries, strict=True)]
+            high = [100 * e["score"]["ci95"][1] - v for v, e in zip(scores, entries, strict=True)]
+            handles[name] = axis.errorbar(sizes, scores, yerr=[low, high], color=colour, marker="o", capsize=2, lw=1.4)
+        axis.axhline(100 * teachers[task], color="#333333", linewidth=0.8, linestyle="--")
+        axis.set(title=task, xlabel="parameters (M)", ylabel=f"{metrics[task]} (%)", ylim=(0, 100))
+    figure.legend(list(handles.values()), list(handles), frameon=False, loc="outside lower center", ncols=len(handles))
+    return figure

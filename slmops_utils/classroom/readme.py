@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluate.ablation import markdown, read_runs, summarise
+from ..evaluate.size_table import curve, teacher_of
+from ..evaluate.size_table import markdown as sizes_markdown
+from ..evaluate.sizes import read_runs as read_sizes
 from ..evaluate.statistics import verdict
 from ..tasks import MODULES
 
@@ -16,6 +19,8 @@ START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!--
 FIGURE = "data/results/road.png"
 ABLATION = "<!-- ablation: written by slmops_utils.classroom.readme -->", "<!-- /ablation -->"
 ABLATION_FIGURE = "data/results/ablation.png"
+SIZES = "<!-- sizes: written by slmops_utils.classroom.readme -->", "<!-- /sizes -->"
+SIZES_FIGURE = "data/results/sizes.png"
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -128,6 +133,34 @@ def ablation_block(folder: Path) -> str:
     return f"![Scores of every method]({ABLATION_FIGURE})\n\n" + markdown(found)
 
 
+def sizes_block(folder: Path) -> str:
+    """The size study, as far as it is recorded."""
+    block = sizes_markdown(read_sizes(folder / "sizes"), MODULES)
+    return (
+        f"![Score against size]({SIZES_FIGURE})\n\n{block}\n"
+        if block
+        else "Not recorded yet: `python -m slmops_utils curve` runs it."
+    )
+
+
+def write_sizes_figure(folder: Path, path: Path) -> None:
+    """Score against size, one panel a task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from .plots import size_curves
+
+    runs = read_sizes(folder / "sizes")
+    curves = {task: found for task in MODULES if (found := curve(runs, task)) and teacher_of(runs, task)}
+    teachers = {task: teacher_of(runs, task) or {} for task in curves}
+    scores = {task: sum(run["scores"]["test"]) / len(run["scores"]["test"]) for task, run in teachers.items()}
+    figure = size_curves(curves, scores, {task: run["metric"] for task, run in teachers.items()})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
 def between(text: str, start: str, end: str, block: str) -> str:
     """`text` with `block` between its two markers. Raises ValueError where they are not there once each."""
     before, rest = text.split(start)
@@ -140,6 +173,7 @@ def main() -> int:
     text = readme.read_text(encoding="utf-8")
     new = between(text, START, END, results_block(folder))
     new = between(new, *ABLATION, ablation_block(folder))
+    new = between(new, *SIZES, sizes_block(folder))
     if "--check" in sys.argv:
         print(
             "README results agree with data/results"
@@ -152,6 +186,8 @@ def main() -> int:
         write_figure(folder, Path(FIGURE))
     if read_runs(folder / "ablate"):
         write_ablation_figure(folder, Path(ABLATION_FIGURE))
+    if sizes_markdown(read_sizes(folder / "sizes"), MODULES):
+        write_sizes_figure(folder, Path(SIZES_FIGURE))
     return 0
 
 
