@@ -79,7 +79,7 @@ def generate(
         # a model handed over in memory may differ from what its name would load, or have no name that loads
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
-    keys = _keys(examples, shots, identity, sampling, batch_size)
+    keys = _keys(examples, prompts, identity, sampling, batch_size)
     with Journal(ranks.journal(path)) as book:
         if ranks.rank == 0:
             merge(book, path)  # what the ranks of a killed run left
@@ -138,7 +138,7 @@ def dry_run(
     path = Path(journal or f"{out}.journal.jsonl")
     if endpoint is None or not path.exists():
         return estimate(prompts, sampling, endpoint.price if endpoint else None, network)
-    keys = _keys(examples, shots, endpoint.name, sampling, 1)
+    keys = _keys(examples, prompts, endpoint.name, sampling, 1)
     with Journal(path) as book:
         return estimate(prompts, sampling, endpoint.price, network, book, keys)
 
@@ -218,10 +218,12 @@ def _prompt(example: Example, shots: Sequence[Example], style: str) -> Prompt:
 
 
 def _keys(
-    examples: Sequence[Example], shots: Sequence[Example], identity: str, sampling: Sampling, batch_size: int
+    examples: Sequence[Example], prompts: Sequence[Prompt], identity: str, sampling: Sampling, batch_size: int
 ) -> Sequence[str]:
     """What each example's answer is journalled under; like the prompts, made when asked for, for they outweigh the rest."""
-    return Mapped(lambda e: f"{e.id}:{answer_key(_prompt(e, shots), identity, sampling, batch_size)}", examples)
+    return Mapped(
+        lambda i: f"{examples[i].id}:{answer_key(prompts[i], identity, sampling, batch_size)}", range(len(examples))
+    )
 
 
 def generate_file(teacher: str, pool: str | Path, out: str | Path, limit: int | None = None, **options: Any) -> dict:
