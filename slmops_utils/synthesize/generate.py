@@ -198,7 +198,8 @@ def with_response(
             unread = {"unread": str(error)}
     counts = entry["prompt_tokens"], entry["completion_tokens"]
     response = Response(text, model, settings, entry["finish_reason"], *counts, rationale)
-    return replace(example, response=response, extra=example.extra | unread)
+    before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
+    return replace(example, response=response, extra=before | unread)
 
 
 def default_sampling(examples: Sequence[Example], style: str = "plain") -> Sampling:
