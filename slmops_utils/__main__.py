@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 # in the order they run; repeated here because importing the gates takes seconds
-GATE_NAMES = ("answered", "finished", "not_refused", "parsed", "length", "same_language", "agrees", "not_held_out",
-              "not_repeated", "balanced")  # fmt: skip
+GATE_NAMES = ("answered", "finished", "not_refused", "parsed", "length", "same_language", "agrees", "arithmetic",
+              "consistent", "judged", "not_held_out", "not_repeated", "balanced")  # fmt: skip
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -48,8 +48,15 @@ def run_data(args: argparse.Namespace) -> int:
 
     columns = {role: getattr(args, role) for role in COLUMNS if getattr(args, role)}
     if args.input.suffix == ".jsonl" and not args.task and not columns:
-        print(f"{args.input}: {len(_read_all([args.input])):,} good records")
-        return 0
+        examples = _read_all([args.input])
+        print(f"{args.input}: {len(examples):,} good records")
+        if not args.service_rules:
+            return 0
+        from .tasks.service_rules import service_violations
+
+        broken = service_violations(examples, args.service_rules)
+        print("\n".join(broken) if broken else "Azure's distillation service would take them")
+        return int(bool(broken))
     counts = {}
     for item in args.split:
         name, _, number = item.partition("=")
@@ -94,27 +101,42 @@ def run_generate(args: argparse.Namespace) -> int:
     from .synthesize.budget import Caps
     from .synthesize.endpoint import Network
     from .synthesize.estimate import estimate_table
-    from .synthesize.generate import dry_run, generate_file
-    from .tasks import get_task
+    from .synthesize.generate import default_sampling, dry_run, generate
 
-    pool = RecordFile(args.pool)
-    sampling = Sampling(
-        args.max_new_tokens or get_task(pool[0].task).max_new_tokens,
-        args.temperature,
-        args.top_p,
-        args.seed,
-        args.top_logprobs,
-    )
+    pool = RecordFile(args.pool)[: args.limit]
+    most = args.max_new_tokens or default_sampling(pool[:1], args.style).max_new_tokens
+    sampling = Sampling(most, args.temperature, args.top_p, args.seed, args.top_logprobs)
+    network = Network(args.concurrency, seconds=args.timeout, success_ratio=args.success_ratio)
+    several = args.samples > 1
+    if several and len(args.teacher) > 1:
+        raise ValueError("--samples draws several answers from one teacher; a committee gives one answer each")
+    if len(args.teacher) > 1 and not args.committee:
+        raise ValueError(
+            "several teachers are a committee: say how it decides, --committee majority, weighted or average"
+        )
     if args.dry_run:
-        network = Network(args.concurrency, seconds=args.timeout)
-        print(estimate_table(dry_run(args.teacher, pool[: args.limit], args.out, sampling, network=network,
-                                     price=args.price)))  # fmt: skip
+        from .synthesize.committee import member_file
+        from .synthesize.samples import expand
+
+        for number, teacher in enumerate(args.teacher, start=1):
+            out = args.out if len(args.teacher) == 1 else member_file(args.out, number, teacher)
+            rows = expand(pool, args.samples) if several else pool
+            print(estimate_table(dry_run(teacher, rows, out, sampling, network=network, price=args.price, style=args.style)))  # fmt: skip
         return 0
-    report = generate_file(
-        args.teacher, args.pool, args.out, args.limit, sampling=sampling, batch_size=args.batch_size,
-        caps=Caps(args.max_dollars, args.max_tokens, args.max_requests),
-        network=Network(args.concurrency, seconds=args.timeout, success_ratio=args.success_ratio), price=args.price,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "sampling": sampling, "batch_size": args.batch_size, "network": network, "price": args.price, "style": args.style,
+        "caps": Caps(args.max_dollars, args.max_tokens, args.max_requests),
+    }  # fmt: skip
+    if len(args.teacher) > 1:
+        from .synthesize.committee import generate_committee
+
+        report = generate_committee(args.teacher, pool, args.out, args.committee, _read_all(args.validation), args.labels, **options)  # fmt: skip
+    elif several:
+        from .synthesize.samples import generate_samples
+
+        report = generate_samples(args.teacher[0], pool, args.out, args.samples, args.labels, **options)
+    else:
+        report = generate(args.teacher[0], pool, args.out, **options)
     if "rank" not in report:  # under torchrun, rank 0 speaks for all
         _print(report)
     if report.get("ended_early"):
@@ -125,10 +147,28 @@ def run_generate(args: argparse.Namespace) -> int:
 def run_filter(args: argparse.Namespace) -> int:
     from .synthesize.gates import Rules, filter_file, table
 
-    rules = Rules(_read_all(args.against), args.labels, args.most_words, args.similarity, args.balance)
+    rules = Rules(_read_all(args.against), args.labels, args.most_words, args.similarity, args.balance, args.agreement,
+                  args.least_score)  # fmt: skip
     gates = [name for name in args.gates if name not in args.skip]
+    source = args.input
+    if args.judge:
+        from .records import RecordFile, write_records
+        from .synthesize.budget import Caps
+        from .synthesize.judge import RUBRIC, judge
+
+        rubric = args.rubric.read_text(encoding="utf-8") if args.rubric else RUBRIC
+        examples, judging = judge(args.judge, RecordFile(args.input), args.out.with_suffix(".judge.jsonl"), rubric,
+                                  caps=Caps(args.max_dollars), price=args.price)  # fmt: skip
+        _print(judging)
+        if judging.get("ended_early"):
+            print(
+                f"the judge ended early: {judging['ended_early']}. The same command goes on from here.", file=sys.stderr
+            )
+            return 1
+        source = args.out.with_suffix(".judged.jsonl")
+        write_records(source, examples)
     beside = args.out.with_suffix(".dropped.jsonl")
-    report = filter_file(args.input, args.out, beside, rules, gates)
+    report = filter_file(source, args.out, beside, rules, gates)
     print(table(report))
     kept, dropped = report[-1]["kept"], sum(gate["dropped"] for gate in report)
     print(f"{args.out}: {kept:,} kept; {beside}: {dropped:,} dropped, each with its reason under 'gates'")
@@ -164,7 +204,7 @@ def run_distill(args: argparse.Namespace) -> int:
     validation = list(_read_all([args.validation]))[: args.validation_limit] if args.validation else []
     report = distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
                      teacher=args.teacher, soft_targets=args.soft_targets, tokenizer_of=args.tokenizer_of,
-                     journals=args.journal)  # fmt: skip
+                     journals=args.journal, rationale=args.rationale)  # fmt: skip
     if not is_main_process():
         return 0
     _print(report)
@@ -209,6 +249,29 @@ def run_evaluate(args: argparse.Namespace) -> int:
     for role, name in models.items():
         if has_card(name):
             remember_scores(name, results, role, args.test.name)
+    return 0
+
+
+def run_study(args: argparse.Namespace) -> int:
+    from .evaluate.study import Setting, read_study, run_study, study_table
+    from .evaluate.study_gates import MATH, plans
+    from .evaluate.study_teachers import committee_plan, rationale_plans
+
+    out, work = args.out / args.name, args.work / args.name
+    if not args.show:
+        index, _, of = args.shard.partition("/")
+        if not (index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
+            raise ValueError(f"--shard takes i/n, from 1/n to n/n, not {args.shard!r}")
+        setting, math = _settings(Setting(), args), _settings(MATH, args)
+        math = replace(math, layers=MATH.layers if args.math_layers is None else args.math_layers)
+        if args.name == "committee":
+            todo = [lambda: committee_plan(setting, work, args.member)]
+        else:
+            todo = (plans if args.name == "gates" else rationale_plans)(setting, math, work, args.tasks)
+        made = run_study(args.name, todo, setting, out, work, args.seeds, (int(index), int(of)))
+        print(f"{made} runs made")
+    lines = read_study(out)
+    print(study_table(lines) if lines else f"{out}: nothing recorded yet")
     return 0
 
 
@@ -310,6 +373,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, default=Path("."))
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument(
+        "--service-rules", nargs="?", const="plain", metavar="STYLE",
+        help="also name every rule of Azure's distillation service that the records break (STYLE: chain_of_thought, ...)",
+    )  # fmt: skip
 
     sub = command("public", run_public, "fetch a public data set by name and write it as records")
     sub.add_argument("name", nargs="?", help="without one, the sets there are")
@@ -330,7 +397,7 @@ def build_parser() -> argparse.ArgumentParser:
     training(sub)
 
     sub = command("generate", run_generate, "let a teacher answer a pool; kill it and call it again to go on")
-    sub.add_argument("--teacher", required=True)
+    sub.add_argument("--teacher", required=True, action="append", help="a model name; several are a committee")
     sub.add_argument("--pool", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--limit", type=int, help="only the first so many")
@@ -339,6 +406,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-new-tokens", type=int)
     sub.add_argument("--batch-size", type=int, default=32)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--style", default="plain", help="plain, chain_of_thought (nli, qa, math) or chain_of_density "
+                     "(summarization): the reasons are kept beside the answer")  # fmt: skip
+    sub.add_argument(
+        "--samples", type=int, default=1, help="so many answers to each prompt; the one most agree on is kept"
+    )
+    sub.add_argument("--committee", choices=("majority", "weighted", "average"), help="how several teachers decide")
+    sub.add_argument("--validation", type=Path, nargs="*", default=[], help="labelled records that weigh the teachers")
+    sub.add_argument("--labels", nargs="*", default=[], help="of a closed set (default: read from the data)")
     sub.add_argument(
         "--dry-run", action="store_true", help="say what it would take in requests, tokens, dollars, hours"
     )
@@ -365,6 +440,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--most-words", type=int, default=400)
     sub.add_argument("--similarity", type=float, default=0.8, help="from which two questions count as the same")
     sub.add_argument("--balance", type=float, default=3.0, help="no class or topic over so many times the median")
+    sub.add_argument("--agreement", type=float, default=0.5, help="the share of samples that has to say the same")
+    sub.add_argument("--judge", metavar="MODEL", help="let this model grade every answer from 1 to 5 first")
+    sub.add_argument("--rubric", type=Path, help="a text file: what each grade means")
+    sub.add_argument("--least-score", type=int, default=3, help="the lowest grade that passes")
+    sub.add_argument("--max-dollars", type=float, help="the most that the judge may cost, over all runs")
+    sub.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="the judge's, dollars per million tokens"
+    )
 
     sub = command("shrink", run_shrink, "carve a student out of a teacher: fewer layers, a smaller vocabulary")
     sub.add_argument("--model", required=True)
@@ -379,7 +462,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--method", help="text (default), forward_kl, reverse_kl, jsd, skewed_kl, hidden, attention, on_policy "
                      "or step_by_step")  # fmt: skip
-    sub.add_argument("--teacher", help="a model name; every method but text compares the student with it")
+    sub.add_argument("--teacher", action="append", help="a model name; every method but text compares the student with "
+                     "it. Several: the mean of their log-probabilities")  # fmt: skip
+    sub.add_argument("--rationale", default="as_written", choices=("as_written", "with", "without"),
+                     help="train on the teacher's reasons, or on its answer alone")  # fmt: skip
     sub.add_argument(
         "--soft-targets", type=Path, help="where the teacher's log-probabilities are kept (OUT/soft_targets)"
     )
@@ -449,6 +535,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path)
+
+    sub = command(
+        "study", run_study, "measure what gates, reasons or a committee do to the student; resumable, in shards"
+    )
+    sub.add_argument("name", choices=("gates", "rationale", "committee"))
+    sub.add_argument("--out", type=Path, default=Path("data/results"), help="one JSON a run goes to OUT/NAME/")
+    sub.add_argument(
+        "--work", type=Path, default=Path("build/study"), help="the teacher's answers and the untuned students"
+    )
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    sub.add_argument("--shard", default="1/1", help="i/n: every n-th run, to share the work among n processes")
+    sub.add_argument("--tasks", nargs="+", default=["nli", "math"])
+    sub.add_argument("--show", action="store_true", help="print what is recorded and run nothing")
+    sub.add_argument("--teacher", help="default: data/teacher")
+    sub.add_argument(
+        "--member", nargs="*", default=[], help="committee: the teachers (default: three are corrected first)"
+    )
+    sub.add_argument("--data", help="the folder of the course's data sets")
+    for option, of in (("rows", int), ("test_rows", int), ("epochs", float), ("batch_size", int), ("learning_rate", float),
+                       ("layers", int), ("answer_batch", int), ("math_layers", int)):  # fmt: skip
+        sub.add_argument(f"--{option.replace('_', '-')}", type=of)
 
     sub = command("report", run_report, "write a report card: one HTML file that needs no network to be read")
     sub.add_argument("--results", type=Path, nargs="+", required=True, help="what evaluate wrote with --out")

@@ -33,6 +33,10 @@ class Response:
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    rationale: str = ""  # why, where the teacher was asked to say so (see tasks/styles.py)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "rationale" or value}
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Example:
         if self.reference is not None:
             line["reference"] = self.reference
         if self.response is not None:
-            line["response"] = vars(self.response)
+            line["response"] = self.response.to_dict()
         return line | self.extra
 
 
@@ -95,6 +99,8 @@ def parse_record(line: dict[str, Any]) -> Example:
         unknown = sorted(set(response) - set(known))
         if unknown:
             raise ValueError(f"'response' has unknown keys {unknown}; it may have {sorted(known)}")
+        if not isinstance(response.get("rationale", ""), str):
+            raise ValueError("wrong type: 'rationale' of 'response' must be a string")
     return _example(line)
 
 

@@ -21,6 +21,7 @@ COMMANDS = (
     "distill",
     "evaluate",
     "report",
+    "study",
     "course",
 )
 

@@ -2,10 +2,14 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..records import Example
 from ..tasks import gold_text
+
+# a line of a megabyte stays in its box, and a text that turns the writing direction turns its own only
+TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;unicode-bidi:isolate"
 
 
 def record_html(example: Example) -> str:
@@ -17,6 +21,11 @@ def record_html(example: Example) -> str:
         parts.append(_block("reference", gold_text(example)))
     if example.response is not None:
         parts.append(_block(f"{example.response.model} ({example.response.finish_reason})", example.response.text))
+        if example.response.rationale:
+            parts.append(_block("its reasons", example.response.rationale))
+    for gate, reason in (example.extra.get("gates") or {}).items():
+        if reason:
+            parts.append(_block(f"dropped by {gate}", str(reason)))
     for role, given in example.extra.get("answers", {}).items():
         parts.append(_block(f"{role}: {'right' if given['score'] else 'wrong'}", given["text"]))
     return "".join(parts)
@@ -25,17 +34,23 @@ def record_html(example: Example) -> str:
 def _block(title: str, text: str) -> str:
     return (
         '<div style="border-left:3px solid #2a9d74;padding:.1em .8em;margin:.4em 0">'
-        f'<small>{html.escape(title)}</small><div style="white-space:pre-wrap">{html.escape(text)}</div></div>'
+        f'<small>{html.escape(title)}</small><div style="{TEXT}">{html.escape(text)}</div></div>'
     )
 
 
-def browse(examples: Sequence[Example], key: str | Sequence[str] = "difficulty") -> Any:
-    """Browse records one at a time, filtered by "task" or by extra keys (difficulty, topic, fact): one, or several."""
+def browse(
+    examples: Sequence[Example], key: str | Sequence[str] = "difficulty", order: Sequence[str] | None = None
+) -> Any:
+    """Browse records one at a time, filtered by "task" or by extra keys (difficulty, topic, fact): one, or several.
+
+    `order`: the values of a single key, in the order to offer them (default: as the alphabet has them).
+    """
     import ipywidgets
 
     keys = [key] if isinstance(key, str) else list(key)
     kinds = [
-        ipywidgets.Dropdown(options=["all", *sorted({_value(e, k) for e in examples})], description=k) for k in keys
+        ipywidgets.Dropdown(options=["all", *(order or sorted({_value(e, k) for e in examples}))], description=k)
+        for k in keys
     ]
     number = ipywidgets.IntSlider(min=1, max=max(len(examples), 1), description="record")
     view = ipywidgets.HTML()
@@ -56,6 +71,20 @@ def browse(examples: Sequence[Example], key: str | Sequence[str] = "difficulty")
     number.observe(show, "value")
     select()
     return ipywidgets.VBox([ipywidgets.HBox([*kinds, number], layout={"flex_flow": "row wrap"}), view])
+
+
+def browse_gates(kept: Sequence[Example], dropped: Sequence[Example]) -> Any:
+    """Browse what the gates kept and what each of them dropped, with its reason."""
+    lost: dict[str, list[Example]] = {}
+    for example in dropped:
+        gate = next((name for name, reason in example.extra["gates"].items() if reason), "no gate")
+        lost.setdefault(gate, []).append(example)
+    groups = {"kept": list(kept), **lost}
+    names = {f"{name} ({len(rows):,})": name for name, rows in groups.items()}
+    marked = [
+        replace(e, extra=e.extra | {"gate": f"{name} ({len(rows):,})"}) for name, rows in groups.items() for e in rows
+    ]
+    return browse(marked, key="gate", order=list(names))
 
 
 def _value(example: Example, key: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from ..records import Example
 from ..synthesize.answer import encode_prompt, encode_text
 from ..tasks import get_task
+from .rationale import in_form
 
 IGNORED = -100  # torch's label for positions that take no part in the loss
 
@@ -44,7 +45,8 @@ def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
     task = get_task(example.task)
     if example.response is not None:
         text = example.response.text
-        usable = example.response.finish_reason == "stop" and text.strip() and task.parse(text, labels or (text,))
+        whole = example.response.finish_reason == "stop" and "unread" not in example.extra
+        usable = whole and text.strip() and task.parse(text, labels or (text,))
         if usable or example.reference is None:
             return text if usable else None
     if example.reference is not None:
@@ -64,8 +66,12 @@ def known_labels(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
     return {task: tuple(sorted(labels)) for task, labels in found.items()}
 
 
-def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1024) -> tuple[list[Row], int]:
+def encode_rows(
+    examples: Sequence[Example], tokenizer: Any, max_length: int = 1024, rationale: str = "as_written"
+) -> tuple[list[Row], int]:
     """Rows ready to train on, and how many examples were left out (no usable answer, or longer than max_length).
+
+    `rationale`: whether reasons are trained on, see rationale.py.
 
     The end-of-sequence token closes every answer and is trained on, or the student would never learn to stop.
     """
@@ -74,6 +80,7 @@ def encode_rows(examples: Sequence[Example], tokenizer: Any, max_length: int = 1
         text = training_text(example, labels[example.task])
         if text is None:
             continue
+        text = in_form(example, text, rationale, labels[example.task])
         prompt = encode_prompt(tokenizer, get_task(example.task).prompt(example))
         answer = [*encode_text(tokenizer, text), tokenizer.eos_token_id]
         if len(prompt) + len(answer) <= max_length:

@@ -16,6 +16,7 @@ from ..synthesize.presets import PREFIX
 from .dataset import encode_rows
 from .methods import NEED_NO_TEACHER, check_method, make_method
 from .served_targets import served_targets
+from .soft_targets import as_committee
 from .step_by_step import step_by_step_rows
 from .train import TrainSettings, train
 from .validation import scorer
@@ -31,11 +32,12 @@ def distill(
     validation: Sequence[Example] = (),
     validation_every: int = 0,
     on_log: Any = None,
-    teacher: str | LoadedModel | None = None,
+    teacher: str | LoadedModel | Sequence[str | LoadedModel] | None = None,
     soft_targets: str | Path | None = None,
     every_position: bool = False,
     tokenizer_of: str | None = None,
     journals: Sequence[str | Path] = (),
+    rationale: str = "as_written",
 ) -> dict[str, Any]:
     """Train a student on examples that carry a teacher's response, or else a label, and save it as a model folder.
 
@@ -44,9 +46,11 @@ def distill(
     that says of every token is kept in the folder `soft_targets` (`out`/soft_targets unless given), for other students
     and runs with the same rows, tokenizer, temperature and k. Of a teacher named `endpoint:MODEL@WHERE` that is read from
     the `journals` of `generate` with top_logprobs (see served_targets.py), which needs the tokenizer of that model:
-    `tokenizer_of` names it. `every_position` grades the prompts too: with a divergence and alpha 0 that heals a carved
-    student before its lessons. With `settings.patience` the run is scored on `validation` every `validation_every` steps,
-    ends early where it no longer gets better, and the best weights are saved.
+    `tokenizer_of` names it. Several local teachers of one tokenizer are a committee, whose log-probabilities are averaged.
+    `every_position` grades the prompts too: with a divergence and alpha 0 that heals a carved student before its lessons.
+    `rationale` says whether the teacher's reasons are trained on (see rationale.py). With `settings.patience` the run is
+    scored on `validation` every `validation_every` steps, ends early where it no longer gets better, and the best weights
+    are saved.
     Returns what was done, which is also written to `out`/distill.json.
     """
     check_method(settings, teacher)
@@ -54,15 +58,21 @@ def distill(
     if settings.method == "step_by_step":
         rows, left_out = step_by_step_rows(examples, loaded.tokenizer, settings.rationale_weight)
     else:
-        rows, left_out = encode_rows(examples, loaded.tokenizer)
+        rows, left_out = encode_rows(examples, loaded.tokenizer, rationale=rationale)
     if every_position:
         rows = [replace(row, prompt_length=0) for row in rows]
-    held_out, _ = encode_rows(validation, loaded.tokenizer)
+    held_out, _ = encode_rows(validation, loaded.tokenizer, rationale=rationale)
     if settings.method in NEED_NO_TEACHER:
         teacher = None  # its answers are in the examples
     kept: Any = soft_targets or Path(out) / "soft_targets"
-    remote = teacher if isinstance(teacher, str) and teacher.startswith(PREFIX) else None
-    guide = None if remote else load_model(teacher) if isinstance(teacher, str) else teacher
+    named = as_committee(teacher)
+    remote = next((one for one in named if isinstance(one, str) and one.startswith(PREFIX)), None)
+    if remote and len(named) > 1:
+        raise ValueError(
+            f"{remote} is no local model: the log-probabilities of a committee are averaged from local ones"
+        )
+    guides = [] if remote else [load_model(one) if isinstance(one, str) else one for one in named]
+    guide: Any = guides[0] if len(guides) == 1 else guides or None
     if remote:
         rows, kept = served_targets(remote, examples, rows, loaded.tokenizer, tokenizer_of, journals, kept, settings)
     method = make_method(settings, loaded, guide, rows, kept)
@@ -72,10 +82,11 @@ def distill(
         loaded.model = loaded.model.merge_and_unload()
     report = {
         "student": loaded.name,
-        "teacher": guide.name if guide else remote,
+        "teacher": " + ".join(one.name for one in guides) or remote,
         "rows": len(rows),
         "left_out": left_out,
         "settings": asdict(settings),
+        "rationale": rationale,
         "steps": result.steps,
         "best": {"step": result.best_step, "validation_score": result.best_score} if score else None,
         "seconds": round(result.seconds),

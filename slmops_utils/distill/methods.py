@@ -32,7 +32,7 @@ from .losses import (
 )
 from .on_policy import OnPolicyMethod
 from .shards import SoftTargets
-from .soft_targets import make_soft_targets
+from .soft_targets import as_committee, make_soft_targets
 from .step_by_step import StepByStepMethod
 from .supervised import Method, only_supervised
 from .train import TrainSettings
@@ -92,14 +92,20 @@ def check_method(settings: TrainSettings, teacher: Any) -> None:
     """Raises ValueError for an unknown method, or one that lacks its teacher."""
     if settings.method not in METHODS:
         raise ValueError(f"no method {settings.method!r}; there are {', '.join(METHODS)}")
-    if settings.method not in NEED_NO_TEACHER and teacher is None:
+    if settings.method in NEED_NO_TEACHER:
+        return
+    if teacher is None:
         raise ValueError(f"method {settings.method!r} compares the student with a teacher: name one (--teacher)")
+    if len(as_committee(teacher)) > 1 and settings.method not in DIVERGENCES:
+        raise ValueError(
+            f"method {settings.method!r} takes one teacher; a committee's go with {', '.join(DIVERGENCES)}"
+        )
 
 
 def make_method(
     settings: TrainSettings,
     student: LoadedModel,
-    teacher: LoadedModel | None,
+    teacher: LoadedModel | Sequence[LoadedModel] | None,
     rows: Sequence[Row],
     soft_targets: str | Path | SoftTargets,
 ) -> Method:
@@ -116,12 +122,13 @@ def make_method(
         return StepByStepMethod()
     if teacher is None or settings.method == "text":
         return Method()
+    first = as_committee(teacher)[0]
     if settings.method == "on_policy":
-        return OnPolicyMethod(teacher, student, settings)
+        return OnPolicyMethod(first, student, settings)
     if settings.method == "hidden":
-        return HiddenMethod(teacher, student, settings)
+        return HiddenMethod(first, student, settings)
     if settings.method == "attention":
-        return AttentionMethod(teacher, student, settings)
+        return AttentionMethod(first, student, settings)
     targets = make_soft_targets(
         teacher, rows, student.tokenizer, soft_targets, settings.temperature, settings.top_k, settings.batch_size
     )

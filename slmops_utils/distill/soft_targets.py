@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..models.align import teacher_ids, template_fingerprint, tokenizer_fingerprint
+from ..models.align import DifferentTokenizers, teacher_ids, template_fingerprint, tokenizer_fingerprint
 from ..models.load import LoadedModel, model_fingerprint
 from ..progress import is_main_process, progress_bar
 from .dataset import Row, collate
@@ -23,11 +23,21 @@ from .supervised import only_supervised
 ROWS_PER_SHARD = 256
 
 
-def key_of(teacher: LoadedModel, student_tokenizer: Any, temperature: float, top_k: int) -> dict[str, Any]:
+Teachers = LoadedModel | Sequence[LoadedModel]
+
+
+def as_committee(teacher: Any) -> list[Any]:
+    """One teacher, several or none, as a list."""
+    if teacher is None:
+        return []
+    return list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+
+
+def key_of(teacher: Teachers, student_tokenizer: Any, temperature: float, top_k: int) -> dict[str, Any]:
     """All that decides the soft targets, besides the rows."""
     return {
         "format": FORMAT,
-        "teacher": f"{model_fingerprint(teacher)}-{teacher.dtype}",
+        "teacher": "+".join(f"{model_fingerprint(one)}-{one.dtype}" for one in as_committee(teacher)),
         "tokenizer": tokenizer_fingerprint(student_tokenizer),
         "template": template_fingerprint(student_tokenizer),
         "temperature": float(temperature),
@@ -54,7 +64,7 @@ def teacher_log_probs(logits: Any, mapping: Any, temperature: float, top_k: int)
 
 
 def make_soft_targets(
-    teacher: LoadedModel,
+    teacher: Teachers,
     rows: Sequence[Row],
     student_tokenizer: Any,
     folder: str | Path,
@@ -67,12 +77,15 @@ def make_soft_targets(
 
     Kill it at any moment and call it again: whole shards are kept. Rows may be added later. Of several processes that ask
     for the same folder one computes, and the others wait for it. `rows` hold the student's
-    ids; its vocabulary may be one trimmed out of the teacher's. Raises DifferentTokenizers when teacher and student cut
+    ids; its vocabulary may be one trimmed out of the teacher's. Several teachers are a committee (see
+    `committee_logits`); they have to share a tokenizer. Raises DifferentTokenizers when teacher and student cut
     text differently, and SoftTargetError when the folder holds something else or two rows share an id.
     """
     import torch
 
-    mapping = torch.tensor(teacher_ids(teacher.tokenizer, student_tokenizer), device=teacher.model.device)
+    teachers = as_committee(teacher)
+    shared = shared_ids(teachers, student_tokenizer)
+    mapping = torch.tensor(shared, device=teachers[0].model.device)
     _check_ids(rows)
     key = key_of(teacher, student_tokenizer, temperature, top_k)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -86,7 +99,7 @@ def make_soft_targets(
             for start in range(0, len(missing), rows_per_shard):
                 chosen = missing[start : start + rows_per_shard]
                 scored = _score(
-                    teacher, chosen, mapping, student_tokenizer.pad_token_id, temperature, top_k, batch_size
+                    teachers, chosen, mapping, student_tokenizer.pad_token_id, temperature, top_k, batch_size
                 )
                 shard = targets.folder / f"shard-{number:05}.safetensors"
                 write_shard(shard, chosen, scored, targets.key)
@@ -99,7 +112,13 @@ def make_soft_targets(
 
 
 def _score(
-    teacher: LoadedModel, rows: Sequence[Row], mapping: Any, pad_id: int, temperature: float, top_k: int, batch: int
+    teachers: Sequence[LoadedModel],
+    rows: Sequence[Row],
+    mapping: Any,
+    pad_id: int,
+    temperature: float,
+    top_k: int,
+    batch: int,
 ) -> list[tuple[Any, Any]]:
     """Each row's (ids, log-probabilities), in the order of `rows`."""
     import torch
@@ -110,12 +129,38 @@ def _score(
         for start in range(0, len(rows), batch):
             numbers = order[start : start + batch]
             tensors = collate([rows[i] for i in numbers], pad_id)
-            logits = teacher_logits(teacher, tensors, mapping)
+            logits = committee_logits([teacher_logits(teacher, tensors, mapping) for teacher in teachers])
             ids, log_probs = teacher_log_probs(logits, mapping, temperature, top_k)
             counts = [rows[i].supervised for i in numbers]
             for i, a, b in zip(numbers, ids.split(counts), log_probs.split(counts), strict=True):
                 scored[i] = a.to("cpu", torch.int32), b.float().cpu()
     return scored
+
+
+def shared_ids(teachers: Sequence[LoadedModel], student_tokenizer: Any) -> list[int]:
+    """For every id of the student the id that all the teachers give that token. Raises DifferentTokenizers."""
+    maps = [teacher_ids(teacher.tokenizer, student_tokenizer) for teacher in teachers]
+    for teacher, found in zip(teachers, maps, strict=True):
+        if found != maps[0]:
+            raise DifferentTokenizers(
+                f"{teachers[0].name} and {teacher.name} number their tokens differently, so their log-probabilities cannot be "
+                "averaged. Let them vote on whole answers instead (generate --committee majority)."
+            )
+    return maps[0]
+
+
+def committee_logits(logits: Sequence[Any]) -> Any:
+    """What several teachers think together: the mean of their log-probabilities, from logits of shape (N, their width).
+
+    Up to a constant this is the mean of their logits, and its softmax their geometric mean (a product of experts, Hinton
+    2002): a token that one of them rules out stays ruled out. Widths may differ by padding; the narrowest counts.
+    """
+    import torch
+
+    if len(logits) == 1:
+        return logits[0]
+    width = min(one.shape[-1] for one in logits)
+    return torch.stack([one[:, :width].float().log_softmax(-1) for one in logits]).mean(0)
 
 
 def teacher_logits(teacher: LoadedModel, batch: dict[str, Any], mapping: Any) -> Any:

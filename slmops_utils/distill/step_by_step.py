@@ -12,6 +12,7 @@ from typing import Any
 
 from ..records import Example
 from ..tasks import get_task
+from ..tasks.nli import INFERENCE
 from .dataset import Row, collate, encode_rows, known_labels, training_text
 from .supervised import Method, only_supervised
 
@@ -27,10 +28,13 @@ def label_and_rationale(example: Example, labels: Sequence[str] = ()) -> tuple[s
     text = training_text(example, labels)
     if text is None:
         return None
+    if example.response and example.response.rationale and text == example.response.text:
+        return text, example.response.rationale
     written = example.extra.get("rationale")
     if written and example.reference is not None and text == get_task(example.task).target(example):
         return (str(example.reference) if isinstance(example.reference, str) else text), written
-    label = get_task(example.task).parse(text, labels) if labels else None
+    known = labels or (INFERENCE if example.task == "nli" else ())
+    label = get_task(example.task).parse(text, known) if known else None
     if not isinstance(label, str):
         return text, None
     why = re.sub(rf"\W*{re.escape(label)}\W*$", "", text.strip(), flags=re.IGNORECASE)

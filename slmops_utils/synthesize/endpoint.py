@@ -9,6 +9,7 @@ import contextlib
 import random
 import threading
 import time
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from .budget import Bill, Budget, Caps, most_tokens
 from .journal import Journal
 from .pace import LOOK_AGAIN, Pace, retry_after
 from .presets import Endpoint
+from .redact import redacted
 
 MOST_BYTES = 4_000_000  # no honest answer is longer
 TOO_LONG = f"the answer is longer than {MOST_BYTES:,} bytes"
@@ -111,7 +113,8 @@ def ask_endpoint(
 
     def loop() -> None:
         try:
-            asyncio.run(run.all(on_progress))
+            with redacted(endpoint.key):
+                asyncio.run(run.all(on_progress))
         except BaseException as error:
             failed.append(error)
         finally:
@@ -239,7 +242,7 @@ class _Run:
             used, started = reserved, time.perf_counter()  # until the outcome is known
             self.pace.leave(expected)
             try:
-                answer, known = await self._send(client, prompt)
+                answer, known = await self._send(client, prompt, key)
             finally:
                 self.pace.back(expected)
                 self.first_is_back.set()
@@ -281,7 +284,7 @@ class _Run:
             self.waiting -= 1
         return True
 
-    async def _send(self, client: Any, prompt: Prompt) -> tuple[dict[str, Any], tuple[int, int] | None]:
+    async def _send(self, client: Any, prompt: Prompt, key: str) -> tuple[dict[str, Any], tuple[int, int] | None]:
         """The answer, and the tokens the server says it used. Raises _Failure."""
         import openai
 
@@ -289,7 +292,9 @@ class _Run:
         if self.sampling.temperature > 0:
             options["top_p"] = self.sampling.top_p
         if self.endpoint.local:
-            options["seed"] = self.sampling.seed
+            # samples of one prompt differ in their key only, and have to be drawn apart
+            drawn = zlib.crc32(key.encode()) if self.sampling.temperature > 0 else 0
+            options["seed"] = (self.sampling.seed + drawn) % 2**31
         if self.sampling.top_logprobs:
             options |= {"logprobs": True, "top_logprobs": self.sampling.top_logprobs}
         try:

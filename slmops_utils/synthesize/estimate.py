@@ -7,7 +7,7 @@ from .answer import Prompt, Sampling
 from .budget import most_tokens
 from .endpoint import Network
 from .journal import Journal
-from .presets import PRICES, Price
+from .presets import PRESETS, PRICES, Price
 
 BYTES_PER_TOKEN = 4.0  # English in today's tokenizers
 SECONDS_PER_TOKEN = 0.02  # a hosted model writes about 50 tokens a second
@@ -66,6 +66,20 @@ def at_list_prices(tokens_per_row: Sequence[float], rows: int = 50_000) -> dict[
     """US dollars for so many rows of this length, at each listed model's price."""
     return {name: round(rows * price.cost(1, 0) * tokens_per_row[0] + rows * price.cost(0, 1) * tokens_per_row[1], 2)
             for name, price in PRICES.items()}  # fmt: skip
+
+
+def bill_by_preset(tokens_per_row: Sequence[float], rows: int = 50_000) -> list[dict[str, Any]]:
+    """What so many rows of this length would cost at every preset: {"preset", "model", "dollars", "read", "allowed", "duty"}.
+
+    `tokens_per_row`: mean tokens in and out. A preset without a list price (its prices are each customer's own) has model and
+    dollars None.
+    """
+    dollars = at_list_prices(tokens_per_row, rows)
+    return [
+        {"preset": name, "model": model, "dollars": dollars[model] if model else None, "read": PRICES[model].read if model else "",
+         "allowed": preset.terms.allowed, "duty": preset.terms.duty}
+        for name, preset in PRESETS.items() for model in (preset.listed or (None,))
+    ]  # fmt: skip
 
 
 def estimate_table(report: dict[str, Any], rows: int = 50_000) -> str:

@@ -1,8 +1,8 @@
 """Quality gates: which of a teacher's answers to train on, and why the others were left out. Nothing is deleted.
 
 A gate takes records and returns for each one a reason to drop it, or None. Gates run one after the other, each on what
-those before it kept, and every record keeps its verdicts under `gates`: {gate: None or the reason}. To add one (an
-arithmetic check, agreement over several samples), write such a function and name it in GATES where it should run.
+those before it kept, and every record keeps its verdicts under `gates`: {gate: None or the reason}. To add one, write such
+a function and name it in GATES where it should run.
 """
 
 import re
@@ -10,8 +10,8 @@ import sys
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -19,34 +19,10 @@ from typing import Any
 
 from ..records import Chosen, Example, RecordFile, write_records
 from ..tasks import get_task
+from .rules import Gate as Gate
+from .rules import Reasons, Rules, each, question
 from .similar import Neighbours
-
-Reasons = list[str | None]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the gates measure by. `held_out` are validation, test and challenge, which no training row may repeat."""
-
-    held_out: Sequence[Example] = ()
-    labels: Sequence[str] = ()  # of a closed set; read from the data when empty
-    most_words: int = 400
-    similarity: float = 0.8  # shared word triples of two texts (Jaccard) from which they count as the same
-    balance: float = 3.0  # no class or topic may have more than so many times the median one's rows
-    known_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-Gate = Callable[[Sequence[Example], Rules], Reasons]
-
-
-def each(judge: Callable[[Example, str, Rules], str | None]) -> Gate:
-    """A gate out of a function that looks at one record and its answer at a time."""
-
-    def gate(examples: Sequence[Example], rules: Rules) -> Reasons:
-        return [judge(e, e.response.text if e.response else "", rules) for e in examples]
-
-    gate.__doc__ = judge.__doc__
-    return gate
+from .verified import arithmetic, consistent, judged
 
 
 @each
@@ -81,6 +57,8 @@ def not_refused(example: Example, text: str, rules: Rules) -> str | None:
 @each
 def parsed(example: Example, text: str, rules: Rules) -> str | None:
     """The task cannot read an answer out of the text."""
+    if "unread" in example.extra:  # asked in a style, and the answer could not be told from the reasons
+        return str(example.extra["unread"])
     labels = rules.labels or rules.known_labels.get(example.task) or (text,)
     return None if get_task(example.task).parse(text, labels) is not None else "no answer of its task in the text"
 
@@ -199,16 +177,13 @@ GATES: dict[str, Gate] = {
     "length": length,
     "same_language": same_language,
     "agrees": agrees,
-    # here: the arithmetic of a worked solution, and agreement over several samples
+    "arithmetic": arithmetic,
+    "consistent": consistent,
+    "judged": judged,
     "not_held_out": not_held_out,
     "not_repeated": not_repeated,
     "balanced": balanced,  # last: it counts what all the others keep
 }
-
-
-def question(example: Example) -> str:
-    """What the user said. A shared article in the system message makes no two questions alike."""
-    return "\n".join(m["content"] for m in example.prompt if m["role"] == "user")
 
 
 def run_gates(
@@ -250,12 +225,17 @@ def _judge(
     for name in gates:
         reasons = GATES[name](Chosen(examples, alive), rules)
         dropped |= {i: (name, reason) for i, reason in zip(alive, reasons, strict=True) if reason}
-        often = Counter(re.sub(r"\(.*\)|like .*", "", reason).strip() or "alike" for reason in reasons if reason)
+        often = Counter(_kind(reason) for reason in reasons if reason)
         left = array("q", (i for i, reason in zip(alive, reasons, strict=True) if not reason))
         report.append({"gate": name, "kept": len(left), "dropped": len(alive) - len(left),
                        "most_often": often.most_common(1)[0][0] if often else ""})  # fmt: skip
         alive = left
     return dropped, report
+
+
+def _kind(reason: str) -> str:
+    """A reason without what is different in every record."""
+    return re.sub(r"\d[\d,.]*", "N", re.sub(r"\(.*\)|like .*", "", reason)).strip() or "alike"
 
 
 def _with_verdicts(example: Example, gates: Sequence[str], dropped: Reason | None) -> Example:

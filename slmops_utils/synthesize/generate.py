@@ -13,6 +13,7 @@ from ..models.load import LoadedModel, fingerprint, load_model, model_fingerprin
 from ..progress import progress_bar
 from ..records import Example, RecordFile, Response, write_records
 from ..tasks import few_shot, get_task
+from ..tasks.styles import UnreadableAnswer, get_style
 from .answer import Prompt, Sampling, answer_batches
 from .budget import Bill, Caps
 from .endpoint import Network, ask_endpoint
@@ -39,22 +40,26 @@ def generate(
     caps: Caps | None = None,
     network: Network | None = None,
     price: tuple[float, float] | None = None,
+    style: str = "plain",
+    prompts: Sequence[Prompt] | None = None,
 ) -> dict[str, Any]:
     """Answer every example and write them, with the answers under `response`, to `out`.
 
     Kill it at any moment and call it again: finished answers come from the journal (`out` + ".journal.jsonl" unless
     given), the rest are asked. Under torchrun every rank takes its share, writes a journal of its own beside it, and rank 0
-    merges them and writes `out`, as one process would have. A teacher named `endpoint:MODEL@WHERE` is asked over the network, within `caps`; a row
-    whose call failed is written without a response. Returns counts and speed: {"rows", "asked", "from_journal",
-    "stopped", "tokens_per_s"}, for an endpoint also {"bill", "failures", "ended_early"}; on other ranks than 0 only
-    {"rank", "tokens_per_s"}.
+    merges them and writes `out`, as one process would have. A teacher named `endpoint:MODEL@WHERE` is asked over the
+    network, within `caps`; a row whose call failed is written without a response. `style` is how the questions are put (see
+    tasks/styles.py); the reasons asked for are kept beside the answer, and a text that cannot be taken apart is kept with
+    what is wrong under `unread`. `prompts`, one an example, are asked in place of the task's own.
+    Returns counts and speed: {"rows", "asked", "from_journal", "stopped", "tokens_per_s"}, for an endpoint also {"bill",
+    "failures", "ended_early"}; on other ranks than 0 only {"rank", "tokens_per_s"}.
     Raises ValueError when there is nothing to answer, or an endpoint is asked by several ranks; EndpointError for an
     endpoint that cannot be used; BlockingIOError when another run is writing the journal.
     """
     if not examples:
         raise ValueError("nothing to answer: the pool has no examples")
-    sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
-    prompts = Mapped(lambda example: _prompt(example, shots), examples)
+    sampling = sampling or default_sampling(examples, style)
+    prompts = prompts or Mapped(lambda example: _prompt(example, shots, style), examples)
     remote = isinstance(teacher, str) and teacher.startswith(PREFIX)
     local: Any = None
     ranks, path = join(), Path(journal or f"{out}.journal.jsonl")
@@ -74,7 +79,7 @@ def generate(
         # a model handed over in memory may differ from what its name would load, or have no name that loads
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
-    keys = _keys(examples, shots, identity, sampling, batch_size)
+    keys = _keys(examples, prompts, identity, sampling, batch_size)
     with Journal(ranks.journal(path)) as book:
         if ranks.rank == 0:
             merge(book, path)  # what the ranks of a killed run left
@@ -102,7 +107,7 @@ def generate(
             for example, key in zip(examples, keys, strict=True):
                 entry = book.get(key)
                 ended[entry["finish_reason"] if entry else "failed"] += 1
-                yield _with_response(example, entry, name, sampling)
+                yield with_response(example, entry, name, sampling, style)
 
         write_records(out, with_answers())
         remove_merged(path)
@@ -124,15 +129,16 @@ def dry_run(
     journal: str | Path | None = None,
     network: Network | None = None,
     price: tuple[float, float] | None = None,
+    style: str = "plain",
 ) -> dict[str, Any]:
     """What `generate` with the same arguments would take (see `estimate`). Sends and writes nothing, needs no key."""
-    sampling = sampling or Sampling(max_new_tokens=max(get_task(e.task).max_new_tokens for e in examples))
-    prompts = Mapped(lambda example: _prompt(example, shots), examples)
+    sampling = sampling or default_sampling(examples, style)
+    prompts = Mapped(lambda example: _prompt(example, shots, style), examples)
     endpoint = find_endpoint(teacher, price) if teacher.startswith(PREFIX) else None
     path = Path(journal or f"{out}.journal.jsonl")
     if endpoint is None or not path.exists():
         return estimate(prompts, sampling, endpoint.price if endpoint else None, network)
-    keys = _keys(examples, shots, endpoint.name, sampling, 1)
+    keys = _keys(examples, prompts, endpoint.name, sampling, 1)
     with Journal(path) as book:
         return estimate(prompts, sampling, endpoint.price, network, book, keys)
 
@@ -176,27 +182,49 @@ def _answer_locally(
     return {"tokens_per_s": round(sum(tokens for tokens, _ in every) / slowest) if slowest else None}
 
 
-def _with_response(example: Example, entry: dict[str, Any] | None, model: str, sampling: Sampling) -> Example:
-    """The example with its answer; as it was where the call failed, so that no failure can be trained on."""
+def with_response(
+    example: Example, entry: dict[str, Any] | None, model: str, sampling: Sampling, style: str
+) -> Example:
+    """The example with its answer; without any where the call failed, so that neither a failure nor what another
+    teacher said before can be taken for it."""
     if entry is None:
-        return example
+        return replace(example, response=None)
+    text, rationale, settings, unread = entry["text"], "", sampling.to_dict(), {}
+    if style != "plain":
+        settings["style"] = style
+        try:
+            text, rationale = get_style(style).read(example, text)
+        except UnreadableAnswer as error:
+            unread = {"unread": str(error)}
     counts = entry["prompt_tokens"], entry["completion_tokens"]
-    return replace(
-        example, response=Response(entry["text"], model, sampling.to_dict(), entry["finish_reason"], *counts)
-    )
+    response = Response(text, model, settings, entry["finish_reason"], *counts, rationale)
+    before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
+    return replace(example, response=response, extra=before | unread)
 
 
-def _prompt(example: Example, shots: Sequence[Example]) -> Prompt:
+def default_sampling(examples: Sequence[Example], style: str = "plain") -> Sampling:
+    """Greedy, as long as the tasks' answers (or the style's) may be."""
+    most = max(get_style(style).max_new_tokens or get_task(e.task).max_new_tokens for e in examples)
+    return Sampling(max_new_tokens=most)
+
+
+def _prompt(example: Example, shots: Sequence[Example], style: str) -> Prompt:
+    if style != "plain":
+        if shots:
+            raise ValueError("solved examples answer plainly, so they cannot be put before a question in another style")
+        return get_style(style, example.task).prompt(example)
     task = get_task(example.task)
     prompt = task.prompt(example)
     return few_shot(prompt, shots, task) if shots else prompt
 
 
 def _keys(
-    examples: Sequence[Example], shots: Sequence[Example], identity: str, sampling: Sampling, batch_size: int
+    examples: Sequence[Example], prompts: Sequence[Prompt], identity: str, sampling: Sampling, batch_size: int
 ) -> Sequence[str]:
     """What each example's answer is journalled under; like the prompts, made when asked for, for they outweigh the rest."""
-    return Mapped(lambda e: f"{e.id}:{answer_key(_prompt(e, shots), identity, sampling, batch_size)}", examples)
+    return Mapped(
+        lambda i: f"{examples[i].id}:{answer_key(prompts[i], identity, sampling, batch_size)}", range(len(examples))
+    )
 
 
 def generate_file(teacher: str, pool: str | Path, out: str | Path, limit: int | None = None, **options: Any) -> dict:

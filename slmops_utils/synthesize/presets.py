@@ -28,6 +28,7 @@ class Preset:
     base_url: str
     key_variable: str
     terms: Terms
+    listed: tuple[str, ...] = ()  # its models with a list price below
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ OWN = Terms("check", "Your own server: the licence of the model it serves decide
 BY_NAME = {"llama": LLAMA, "deepseek": DEEPSEEK, "smollm2": OPEN, "phi-3": OPEN, "phi-4": OPEN}
 
 PRESETS = {
-    "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", DEEPSEEK),
+    "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", DEEPSEEK, ("deepseek-chat",)),
     "azure": Preset("{AZURE_AI_ENDPOINT}", "AZURE_AI_API_KEY", UNKNOWN),
-    "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", OPENAI),
-    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", ANTHROPIC),
+    "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", OPENAI, ("gpt-4.1", "gpt-4o")),
+    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", ANTHROPIC, ("claude-sonnet-4-6",)),
 }
 LOCAL_KEY = "SLMOPS_ENDPOINT_KEY"  # for any address; may be unset
 

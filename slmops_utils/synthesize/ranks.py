@@ -51,6 +51,12 @@ def join() -> Ranks:
     return ranks
 
 
+def one_process(what: str) -> None:
+    """Raises ValueError under torchrun with more than one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(f"{what} runs in one process; start it without torchrun")
+
+
 def rank_journals(path: Path) -> list[Path]:
     """The journals of ranks beside a run's own, whatever number of ranks wrote them."""
     found = path.parent.glob(f"{path.name}.rank*")

@@ -5,7 +5,7 @@ the file's name is the task's. Every score is a share, from 0 to 1.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -42,6 +42,8 @@ class Task:
     parse: Callable[[str, Sequence[str]], Any]  # (text, labels) -> the answer, None when there is none
     metrics: dict[str, Metric]  # the first one is the headline score: one number a row
     max_new_tokens: int
+    # a form in which two parsed answers that say the same are equal, for votes; None where answers are free text
+    canonical: Callable[[Any], Hashable] | None = None
 
     @property
     def headline(self) -> str:

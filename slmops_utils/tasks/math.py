@@ -6,13 +6,14 @@ is compared exactly, as a number: "£12.4" is "£12.40", "1.5 GB" is "1500 MB", 
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from ..records import Example
 from . import Metric, Task, instructed
 from .arithmetic import check_steps
-from .quantity import Quantity, agrees, find_quantities, read_quantity
+from .quantity import UNITS, Quantity, agrees, find_quantities, read_quantity
 
 INSTRUCTION = "Work out the answer. Write each step as arithmetic, then 'Answer:' and the result with its unit."
 # GSM8K (arXiv 2110.14168) puts its answers after ####
@@ -66,6 +67,12 @@ def steps_right(example: Example, text: str) -> float:
     return sum(verdicts) / len(verdicts) if verdicts else 0.0
 
 
+def in_base_unit(answer: Quantity) -> Fraction:
+    """An answer's number in the unit its kind is counted in: 50p and £0.50 are one answer, as are "£5" and "5"."""
+    unit = answer.unit.partition("/")[0]
+    return answer.value * (UNITS[unit][1] if unit else 1)
+
+
 TASK = Task(
     name="math",
     prompt=prompt,
@@ -76,4 +83,5 @@ TASK = Task(
         "steps_right": Metric(steps_right, lambda rows: float(np.mean(rows))),
     },
     max_new_tokens=160,
+    canonical=in_base_unit,
 )

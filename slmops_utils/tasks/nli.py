@@ -15,6 +15,7 @@ from . import Metric, Task
 INSTRUCTION = (
     "Does the premise support the hypothesis? Say what it tells, then answer entailment, neutral or contradiction."
 )
+INFERENCE = ("entailment", "neutral", "contradiction")
 
 
 def prompt(example: Example) -> list[dict[str, str]]:
@@ -41,9 +42,11 @@ def normalise(text: str) -> str:
 def parse(text: str, labels: Sequence[str]) -> str | None:
     """The label a text names: the text itself, or the only label it mentions; None when there is none or several.
 
+    Where the text has an "Answer:", only what follows the last one counts: the reasons before it may weigh every label.
+
     A label with "not" before it is not mentioned: "not entailment" leaves open which of the others is meant.
     """
-    answer = normalise(text)
+    answer = normalise(re.split(r"\banswer\s*:", text, flags=re.IGNORECASE)[-1])
     by_name = {normalise(label): label for label in labels}
     if answer in by_name:
         return by_name[answer]
@@ -57,10 +60,8 @@ def parse(text: str, labels: Sequence[str]) -> str | None:
 
 def is_correct(example: Example, text: str) -> float:
     """1.0 when the text names the reference label and, for the three inference labels, no other."""
-    inference = ("entailment", "neutral", "contradiction")
-    labels = inference if example.reference in inference else (example.reference,)
-    if labels is inference:
-        return float(parse(text, labels) == example.reference)
+    if example.reference in INFERENCE:
+        return float(parse(text, INFERENCE) == example.reference)
     return float(normalise(text) == normalise(str(example.reference)))
 
 
@@ -75,9 +76,8 @@ def macro_f1(pairs: np.ndarray) -> float:
 
 
 def _pair(example: Example, text: str) -> tuple[str, str]:
-    inference = ("entailment", "neutral", "contradiction")
-    if example.reference in inference:
-        return str(example.reference), parse(text, inference) or ""
+    if example.reference in INFERENCE:
+        return str(example.reference), parse(text, INFERENCE) or ""
     return normalise(str(example.reference)), normalise(text)
 
 
@@ -91,4 +91,5 @@ TASK = Task(
         "macro_f1": Metric(_pair, macro_f1),
     },
     max_new_tokens=48,
+    canonical=str,
 )

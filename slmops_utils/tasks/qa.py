@@ -118,4 +118,5 @@ TASK = Task(
         "exact_match": Metric(exact_match, lambda rows: float(np.mean(rows))),
     },
     max_new_tokens=32,
+    canonical=lambda answer: tuple(words(answer)),
 )

@@ -1,6 +1,6 @@
 """Widgets show model text as text: hostile markup stays dead."""
 
-from slmops_utils.classroom.widgets import browse, record_html
+from slmops_utils.classroom.widgets import browse, browse_gates, record_html
 from slmops_utils.records import Example, Response
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -56,3 +56,40 @@ def test_a_gold_answer_is_shown_as_its_task_words_it_with_what_it_has_to_say():
     assert "Red &lt;b&gt;lit&lt;/b&gt;." in shown and "has to say: red / crimson" in shown
     assert "must not say: green" in shown and "{" not in shown
     assert "&#x27;odd&#x27;" in record_html(Example("a", "math", asked, {"odd": 1}))
+
+
+def test_kept_and_dropped_rows_are_browsed_by_gate_with_the_reason():
+    def judged(id, gates, text="neutral"):
+        return Example(
+            id,
+            "nli",
+            [{"role": "user", "content": f"asked {id}"}],
+            response=Response(text, "t"),
+            extra={"gates": gates},
+        )
+
+    kept = [judged("a", {"answered": None, "parsed": None})]
+    dropped = [
+        judged("b", {"answered": None, "parsed": f"{HOSTILE} is no label"}),
+        judged("c", {"answered": "no answer"}),
+    ]
+    box = browse_gates(kept, dropped)
+    gate, number = box.children[0].children
+    assert gate.options == ("all", "kept (1)", "parsed (1)", "answered (1)")
+    for value, asked, reason in (
+        ("parsed (1)", "asked b", "dropped by parsed"),
+        ("answered (1)", "asked c", "no answer"),
+    ):
+        gate.value = value
+        assert number.max == 1 and asked in box.children[1].value and reason in box.children[1].value
+        assert "<script" not in box.children[1].value
+    gate.value = "kept (1)"
+    assert "asked a" in box.children[1].value and "dropped by" not in box.children[1].value
+    assert "none" in browse_gates([], []).children[1].value
+
+
+def test_reasons_beside_an_answer_are_shown():
+    given = Example(
+        "a", "nli", [{"role": "user", "content": "x"}], response=Response("neutral", "t", rationale="It says £5.")
+    )
+    assert "its reasons" in record_html(given) and "It says £5." in record_html(given)

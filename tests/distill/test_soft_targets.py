@@ -248,3 +248,31 @@ def test_a_killed_run_goes_on_where_it_was(tiny, rows, tmp_path):
     whole = make_soft_targets(tiny, rows, tiny.tokenizer, tmp_path / "whole", 1.0, 4)
     for row in rows:
         torch.testing.assert_close(targets[row][1], whole[row][1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_committee_is_the_mean_of_log_probabilities(tiny, rows, tmp_path):
+    other = copy.deepcopy(tiny)
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            weight.mul_(1.3)
+    both = make_soft_targets([tiny, other], rows, tiny.tokenizer, tmp_path / "both", 2.0, 10_000)
+    alone = make_soft_targets([tiny], rows, tiny.tokenizer, tmp_path / "alone", 2.0, 10_000)
+    for row in rows:
+        mean = (live(tiny, row).log_softmax(-1) + live(other, row).log_softmax(-1)) / 2
+        log_probs = both[row][1]
+        torch.testing.assert_close(log_probs, (mean / 2.0).log_softmax(-1), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(log_probs, alone[row][1], atol=1e-3)
+    assert key_of([tiny], tiny.tokenizer, 2.0, 8) == key_of(tiny, tiny.tokenizer, 2.0, 8), "one teacher is no new key"
+    with pytest.raises(SoftTargetError):
+        make_soft_targets([other, tiny], rows, tiny.tokenizer, tmp_path / "both", 2.0, 10_000)
+
+
+def test_a_committee_of_different_tokenizers_and_a_method_for_one_are_refused(tiny, rows, whole_tokenizer, tmp_path):
+    from slmops_utils.distill.methods import check_method
+    from slmops_utils.distill.train import TrainSettings
+
+    other = LoadedModel("other", tiny.model, trim_tokenizer(whole_tokenizer, ["elsewhere"])[0], "float32", "")
+    with pytest.raises(DifferentTokenizers):
+        make_soft_targets([tiny, other], rows, tiny.tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="takes one teacher"):
+        check_method(TrainSettings(method="hidden"), [tiny, tiny])

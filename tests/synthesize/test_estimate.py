@@ -70,3 +70,15 @@ def test_the_command_line(tmp_path):
         assert process.returncode == 0, err
         assert server.requests == [] and not (tmp_path / "out.jsonl").exists()
     assert out.startswith("9 requests, ") and "at list prices" in out and "claude-sonnet-4-6" in out
+
+
+def test_every_preset_has_its_bill_and_every_list_price_a_preset():
+    from slmops_utils.synthesize.estimate import bill_by_preset
+    from slmops_utils.synthesize.presets import PRESETS, PRICES
+
+    lines = bill_by_preset((200, 50), 1000)
+    assert {line["preset"] for line in lines} == set(PRESETS)
+    assert {line["model"] for line in lines} - {None} == set(PRICES)
+    by_model = {line["model"]: line["dollars"] for line in lines}
+    assert by_model["gpt-4o"] == 1000 * (200 * 2.5 + 50 * 10) / 1e6 == 1.0
+    assert by_model[None] is None, "nobody knows what your own deployment costs"

@@ -139,7 +139,7 @@ def test_records_keep_what_they_had_and_hold_no_timings(tiny, tmp_path):
     assert [replace(example, response=None) for example in written] == pool
     for example in written:
         keys = {"text", "model", "sampling", "finish_reason", "prompt_tokens", "completion_tokens"}
-        assert set(vars(example.response)) == keys
+        assert set(example.response.to_dict()) == keys
         assert example.response.sampling == SHORT.to_dict()
     assert "second" not in (tmp_path / "out.jsonl").read_text()
     assert "batch_seconds" in Path(f"{tmp_path / 'out.jsonl'}.journal.jsonl").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from server import Reply, Server, completion, problem
-from test_endpoint import ask, pool, start_command, written
+from test_endpoint import ask, pool, row_of, start_command, written
 
 from slmops_utils.classroom.widgets import record_html
 from slmops_utils.distill.dataset import encode_rows, training_text
@@ -148,3 +148,117 @@ def test_hostile_names_are_refused_or_shown_escaped(tmp_path):
     command += [str(tmp_path / "pool.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300)
     assert done.returncode == 1 and "\x1b" not in done.stdout + done.stderr
+
+
+NOTEBOOK = """
+import logging, os, sys
+from IPython.display import HTML, display
+from slmops_utils.classroom.widgets import browse, browse_gates, record_html
+from slmops_utils.records import Example, read_records
+from slmops_utils.synthesize.answer import Sampling
+from slmops_utils.synthesize.endpoint import Network
+from slmops_utils.synthesize.gates import run_gates, table
+from slmops_utils.synthesize.generate import generate
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+rows = [Example(f"q{i}", "nli", [{"role": "user", "content": f"It is £{i}."}], extra={"difficulty": text}) for i, text in enumerate(TEXTS)]
+print(generate(TEACHER, rows, OUT, Sampling(8), network=Network(attempts=1, success_ratio=0.0)))
+"""
+SHOWN = """
+told = list(read_records(OUT))
+kept, dropped, report = run_gates(told)
+print(table(report))
+for example in told:
+    display(HTML(record_html(example)))
+display(browse(told), browse_gates(kept, dropped))
+"""
+
+
+def run_cells(folder, *sources):
+    """Execute cells as the course runner does; returns its report and every file that is left."""
+    import nbformat
+
+    from slmops_utils.classroom.course import run_notebook
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, folder / "probe.ipynb")
+    report = run_notebook(folder / "probe.ipynb", folder / "executed")
+    return report, [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("fault", ["401", "crash"])
+def test_a_planted_key_is_in_no_executed_notebook_and_no_html(fault, tmp_path, monkeypatch):
+    """The notebook logs at debug level and, in one case, dies with a traceback in the middle of a run."""
+    monkeypatch.setenv("SLMOPS_ENDPOINT_KEY", KEY)
+    told = json.dumps({"error": {"message": f"the key {KEY} is wrong", "code": KEY}}).encode()
+    reply = Reply(told, 401, {"X-Echo": KEY}) if fault == "401" else completion()
+    crash = (
+        "import slmops_utils.synthesize.journal as j\nj.Journal.sync = lambda self: 1 / 0" if fault == "crash" else ""
+    )
+    with Server(lambda number, body: reply) as server:
+        settings = (
+            f"TEACHER = 'endpoint:t@{server.url}'\nOUT = {str(tmp_path / 'out.jsonl')!r}\nTEXTS = ['easy', 'hard']"
+        )
+        report, left = run_cells(tmp_path, settings, f"%xmode Verbose\n{crash}", NOTEBOOK)
+        assert server.requests[0]["headers"]["authorization"] == f"Bearer {KEY}", "or this test tests nothing"
+    assert (report["status"] == "ok") == (fault != "crash"), report
+    executed = {path.suffix for path in left if "executed" in path.parts}
+    assert executed == {".ipynb", ".html"}
+    for path in left:
+        assert KEY.encode() not in path.read_bytes(), path
+
+
+BREAKS_OUT = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+
+
+def test_hostile_text_in_an_executed_notebook_is_dead(tmp_path):
+    """As an answer, and as a value that a widget offers: the page has the elements it has with harmless words, no more."""
+    from html.parser import HTMLParser
+
+    def page(texts, folder):
+        folder.mkdir()
+        with Server(lambda number, body: texts[row_of(body)]) as server:
+            settings = f"TEACHER = 'endpoint:t@{server.url}'\nOUT = {str(folder / 'out.jsonl')!r}\nTEXTS = {texts!r}"
+            report, _ = run_cells(folder, settings, NOTEBOOK, SHOWN)
+        assert report["status"] == "ok", report
+        found: list[str] = []
+
+        class Live(HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                if tag in ("script", "img", "iframe", "svg", "object") or any(key.startswith("on") for key, _ in attrs):
+                    found.append(tag)
+
+        html = (folder / "executed" / "probe.html").read_text(encoding="utf-8")
+        Live().feed(html)
+        return sorted(found), html
+
+    hostile = [text for name, text in HOSTILE.items() if name != "long line"] + [BREAKS_OUT]
+    found, html = page(hostile, tmp_path / "hostile")
+    assert found == page(["neutral"] * len(hostile), tmp_path / "harmless")[0]
+    assert "owned" in html, "or this test tests nothing"
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_gates_judges_and_votes_take_hostile_text_as_text(text):
+    from slmops_utils.synthesize.gates import run_gates, table
+    from slmops_utils.synthesize.judge import judge_prompt, read_score
+    from slmops_utils.synthesize.vote import vote
+
+    example = Example(
+        "a", "nli", pool(1)[0].messages, response=Response(text, "t", rationale=text), extra={"unread": text}
+    )
+    _, dropped, report = run_gates([example])
+    assert "\x1b" not in table(report) and "\u202e" not in table(report)
+    assert dropped[0].response.text == text and text in dropped[0].extra["gates"].values()
+    assert "<script" not in record_html(dropped[0])
+    assert text in judge_prompt(example)[1]["content"] and read_score(text) is None
+    for task in ("nli", "math", "qa", "conversation"):
+        vote(Example("a", task, example.messages), [text[:2000], "neutral"], ("neutral",))
+
+
+def test_a_committee_member_s_name_is_never_a_path(tmp_path):
+    from slmops_utils.synthesize.committee import member_file
+
+    for name in ("endpoint:../../x@http://127.0.0.1:1/v1", "/etc/passwd", "..", "a\x00b", "a" * 500, "\x1b[31m"):
+        path = member_file(tmp_path / "out.jsonl", 1, name)
+        assert path.parent == tmp_path and len(path.name) < 120 and "\x00" not in path.name and "\x1b" not in path.name
