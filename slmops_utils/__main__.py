@@ -328,7 +328,7 @@ def run_export(args: argparse.Namespace) -> int:
 def run_serve(args: argparse.Namespace) -> int:
     from .deploy.serve import serve
 
-    return serve(args.model, args.port, args.slots, args.context, args.until_stdin_closes)
+    return serve(args.model, args.port, args.slots, args.context, args.threads, args.until_stdin_closes)
 
 
 def run_course(args: argparse.Namespace) -> int:
@@ -592,6 +592,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=8080, help="0 takes a free one")
     sub.add_argument("--slots", type=int, default=8, help="requests answered at the same time")
     sub.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer, for each slot")
+    sub.add_argument("--threads", type=int, help="that compute (default: one for each core but one)")
     sub.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("course", run_course, "execute the notebooks headless and write build/course/")

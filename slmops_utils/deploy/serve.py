@@ -67,19 +67,26 @@ def gguf_of(model: str, precision: str = "q8_0") -> Path:
 
 
 def serve(
-    model: str, port: int = 0, slots: int = SLOTS, context: int = CONTEXT, until_stdin_closes: bool = False
+    model: str,
+    port: int = 0,
+    slots: int = SLOTS,
+    context: int = CONTEXT,
+    threads: int | None = None,
+    until_stdin_closes: bool = False,
 ) -> int:
     """Serve until SIGINT or SIGTERM, then stop cleanly. `model` is a GGUF file, or any model name (exported to q8_0).
 
     `slots` requests are answered at once, each with up to `context` tokens of prompt and answer; more wait in line. Port 0
-    takes a free one; the address is printed. Raises ServeError, and FileNotFoundError for a missing file.
+    takes a free one; the address is printed. `threads` compute, by default one for each core but one: they wait for each other
+    after every matrix, so one core that is busy elsewhere, be it with the requests, holds up all of them. Raises
+    ServeError, and FileNotFoundError for a missing file.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     file = gguf_of(model)
     name = Path(model).stem if model.endswith(".gguf") else Path(model).name
-    server = _start(file, name, port, slots, context)
+    server = _start(file, name, port, slots, context, threads or max(1, core_count() - 1))
     print(
         f"serving {name} at {server.listening_address}/v1 ({slots} slots of {context:,} tokens); Ctrl-C stops it",
         flush=True,
@@ -98,7 +105,7 @@ def _stop_with_stdin(stop: threading.Event) -> None:
     stop.set()
 
 
-def _start(file: Path, name: str, port: int, slots: int, context: int) -> Any:
+def _start(file: Path, name: str, port: int, slots: int, context: int, threads: int) -> Any:
     try:
         import xllamacpp
     except ImportError as error:
@@ -113,7 +120,7 @@ def _start(file: Path, name: str, port: int, slots: int, context: int) -> Any:
     params.model.path, params.model_alias = str(file), {name}
     params.hostnames, params.port = [HOST], port
     params.n_parallel, params.n_ctx = slots, slots * context
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = core_count()
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity, params.ui, params.endpoint_slots = 0, False, False
     params.fit_params = False  # it would choose another context by the memory that is free
     params.cache_ram_mib = 0  # no old prompts kept beside the slots: up to 8 GiB otherwise
@@ -129,10 +136,13 @@ def _start(file: Path, name: str, port: int, slots: int, context: int) -> Any:
 
 
 @contextlib.contextmanager
-def serving(model: str, slots: int = SLOTS, context: int = CONTEXT, port: int = 0) -> Iterator[Served]:
+def serving(
+    model: str, slots: int = SLOTS, context: int = CONTEXT, port: int = 0, threads: int | None = None
+) -> Iterator[Served]:
     """A server in a process of its own for as long as the block runs (see `serve`). It ends with this process, too."""
     command = [sys.executable, "-m", "slmops_utils", "serve", "--model", model, "--port", str(port)]
     command += ["--slots", str(slots), "--context", str(context), "--until-stdin-closes"]
+    command += ["--threads", str(threads)] if threads else []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,

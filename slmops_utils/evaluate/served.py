@@ -27,9 +27,9 @@ def served_answers(
     """What the model behind an endpoint answers to each prompt.
 
     With `journal`, answers are kept there, and the same call goes on after a failure without asking again. Raises
-    RuntimeError when a row stays unanswered: a failed call is no wrong answer.
+    RuntimeError when a row stays unanswered: a failed call is no wrong answer (an empty answer is one).
     """
-    from ..synthesize.endpoint import ask_endpoint
+    from ..synthesize.endpoint import Network, ask_endpoint
     from ..synthesize.generate import answer_key
     from ..synthesize.journal import Journal
 
@@ -37,7 +37,7 @@ def served_answers(
     keys = [f"{e.id}:{answer_key(p, endpoint.name, sampling, 1)}" for e, p in zip(examples, prompts, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         with Journal(journal or Path(folder) / "answers.jsonl") as book:
-            tally = ask_endpoint(endpoint, prompts, keys, book, sampling)
+            tally = ask_endpoint(endpoint, prompts, keys, book, sampling, network=Network(keep_empty=True))
             missing = [example.id for example, key in zip(examples, keys, strict=True) if key not in book]
             if missing:
                 why = tally.stopped or "; ".join(f"{reason} ({n})" for reason, n in tally.failures.most_common(3))

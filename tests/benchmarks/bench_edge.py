@@ -37,7 +37,13 @@ EXPORTS = (("gguf", "q8_0"), ("gguf", "q4_0"), ("onnx", "int8"), ("onnx", "int4"
 
 
 def requests_vs_teacher(
-    teacher: str, student: str, test: list, sampling: Sampling, requests: int = 128, theirs: int = 32
+    teacher: str,
+    student: str,
+    test: list,
+    sampling: Sampling,
+    requests: int = 128,
+    theirs: int = 32,
+    threads: int | None = None,
 ) -> dict:
     """Requests a second of both, in the form of build/bench.json; `requests` of the student, `theirs` of the teacher.
 
@@ -53,7 +59,7 @@ def requests_vs_teacher(
     del big
     examples = [replace(test[i % len(test)], id=f"request-{i}") for i in range(requests)]
     numbered = [[*p[:-1], {**p[-1], "content": f"{i}. {p[-1]['content']}"}] for i, p in enumerate(prompts[:requests])]
-    with serving(student, slots=CONCURRENCY) as served:
+    with serving(student, slots=CONCURRENCY, threads=threads) as served:
         served_answers(served.endpoint, examples[:CONCURRENCY], numbered[:CONCURRENCY], replace(sampling, seed=1))
         started = time.perf_counter()
         served_answers(served.endpoint, examples, numbered, sampling)
@@ -83,7 +89,9 @@ def bench(folder: str | Path = "build/edge") -> dict[str, dict]:
     return {"edge_requests_vs_teacher": requests_vs_teacher("embedded", str(carved), test, Sampling(16))}
 
 
-def record(teacher: str, student: str, test: list, train: list, out: Path, work: Path, check_rows: int) -> dict:
+def record(
+    teacher: str, student: str, test: list, train: list, out: Path, work: Path, check_rows: int, threads: int | None
+) -> dict:
     """Export, check, measure and write the results JSON with "checks", "edge" and "requests_vs_teacher" beside the rows."""
     models, files, checks = {"teacher": teacher, "student": student}, {}, {}
     with ExitStack() as stack:
@@ -95,13 +103,15 @@ def record(teacher: str, student: str, test: list, train: list, out: Path, work:
             checks[label] = check_export(student, path, test[:check_rows], precision)
             print(f"{form} {verdict(checks[label], precision)}", flush=True)
             files[label] = path
-            models[label] = stack.enter_context(serving(str(path))).endpoint if form == "gguf" else str(path)
+            models[label] = (
+                stack.enter_context(serving(str(path), threads=threads)).endpoint if form == "gguf" else str(path)
+            )
         results = evaluate(models, test, train, out, files=files)
     results |= {
         "checks": checks,
         "edge": edge_goal(results),
         "requests_vs_teacher": requests_vs_teacher(
-            teacher, student, test, Sampling(get_task(test[0].task).max_new_tokens)
+            teacher, student, test, Sampling(get_task(test[0].task).max_new_tokens), threads=threads
         ),
     }
     with atomic_writer(out) as file:
@@ -124,12 +134,15 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("build/edge"), help="where the exports are kept")
     parser.add_argument("--out", type=Path, help="default: data/results/edge_TASK.json")
+    parser.add_argument("--threads", type=int, help="of the server (default: one for each core but one)")
     args = parser.parse_args()
     os.environ["SLMOPS_DTYPE"] = "bfloat16"  # the teacher as it is published, here and in the processes that measure
     test = list(read_records(args.test))[: args.limit]
     out = args.out or Path(f"data/results/edge_{test[0].task}.json")
     train = list(read_records(args.train)) if args.train else []
-    results = record(args.teacher, args.student, test, train, out, args.work / test[0].task, args.check_rows)
+    results = record(
+        args.teacher, args.student, test, train, out, args.work / test[0].task, args.check_rows, args.threads
+    )
     print(table(results), edge_table(results["edge"]), json.dumps(results["requests_vs_teacher"]), f"{out}", sep="\n\n")
 
 

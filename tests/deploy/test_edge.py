@@ -6,7 +6,12 @@ from slmops_utils.deploy.edge import AIMS, edge_goal, edge_table
 
 
 def row(role, p50, memory, size):
-    return {"role": role, "latency_ms": {"p50": p50} if p50 else None, "peak_memory_bytes": memory, "bytes_on_disk": size}
+    return {
+        "role": role,
+        "latency_ms": {"p50": p50} if p50 else None,
+        "peak_memory_bytes": memory,
+        "bytes_on_disk": size,
+    }
 
 
 RESULTS = {
@@ -41,7 +46,9 @@ def test_the_table_marks_what_was_reached():
     lines = edge_table(edge_goal(RESULTS)).splitlines()
     assert "| q4_0 | −90.0 % ★ | −70.0 % | −96.0 % ★ | 96.0 % |" in lines
     assert "| onnx | not measured | not measured | −94.0 % | not measured |" in lines
-    assert "| worse | +100.0 % |" in edge_table(edge_goal({"rows": [row("teacher", 10.0, 10, 10), row("worse", 20.0, 5, 10)]}))
+    assert "| worse | +100.0 % |" in edge_table(
+        edge_goal({"rows": [row("teacher", 10.0, 10, 10), row("worse", 20.0, 5, 10)]})
+    )
 
 
 def test_without_a_teacher_there_is_no_goal():

@@ -144,6 +144,14 @@ def test_a_fault_that_passes_costs_no_row(name, tmp_path):
     check_books(tmp_path, 12)
 
 
+def test_a_test_counts_an_empty_answer_and_training_does_not(tmp_path):
+    with Server(only(3, completion(""))) as server:
+        report = ask(server, tmp_path, network=replace(QUICK, keep_empty=True))
+    row = written(tmp_path)["q3"]
+    assert (report["failures"], len(server.requests), row.response.text) == ({}, 8, "")
+    assert training_text(row) is None
+
+
 def test_an_answer_cut_off_is_kept_with_its_reason_and_not_trained_on(tmp_path):
     with Server(only(3, completion("neut", finish_reason="length"))) as server:
         report = ask(server, tmp_path)
