@@ -100,8 +100,8 @@ def served_targets(
 def _places(example: Example, endpoint: str, books: Sequence[Journal]) -> list[Any] | None:
     """[[token, likeliest tokens], ...] of the endpoint's answer to this example, None where no journal has them."""
     response = example.response
-    if response is None or response.model != endpoint:
-        return None
+    if response is None or response.model != endpoint or "style" in response.sampling:
+        return None  # of a styled answer the text is a part only
     key = (
         f"{example.id}:{answer_key(get_task(example.task).prompt(example), endpoint, Sampling(**response.sampling), 1)}"
     )

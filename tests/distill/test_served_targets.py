@@ -92,7 +92,9 @@ def test_rows_without_them_are_left_out(asked, taught_folder, taught_examples, t
     tokenizer = load_model(taught_folder).tokenizer
     answered = asked[1]
     changed = replace(answered[0], response=replace(answered[0].response, text="neutral, or is it?"))
-    mixed = [changed, *answered[1:4], *taught_examples[4:]]
+    told = answered[5].response
+    styled = replace(answered[5], response=replace(told, sampling={**told.sampling, "style": "chain_of_thought"}))
+    mixed = [changed, *answered[1:4], taught_examples[4], styled, *taught_examples[6:]]
     rows, _ = targets_of(asked, tokenizer, tmp_path / "soft", taught_folder, examples=mixed)
     assert [row.id for row in rows] == [example.id for example in answered[1:4]]
     with pytest.raises(SoftTargetError, match=r"was .* written by `generate .* --top-logprobs`"):
