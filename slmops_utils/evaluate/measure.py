@@ -79,8 +79,9 @@ def cost_per_1k(
     """US dollars for 1,000 requests: by the token where a price per million tokens (in, out) is stated, else by the hour."""
     if price_per_token and measured.get("tokens_per_request"):
         dollars = sum(price * n for price, n in zip(price_per_token, measured["tokens_per_request"], strict=True))
-        return round(1000 * dollars / 1e6, 6)
-    return round(1000 * price_per_hour / 3600 / measured["throughput_per_s"], 4) if price_per_hour else None
+        return float(f"{1000 * dollars / 1e6:.4g}")
+    # a fast small model costs fractions of a cent: digits are cut, not places
+    return float(f"{1000 * price_per_hour / 3600 / measured['throughput_per_s']:.4g}") if price_per_hour else None
 
 
 def weigh(path: str | Path) -> tuple[int | None, int]:

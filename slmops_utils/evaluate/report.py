@@ -102,7 +102,7 @@ def costs_table(results: dict[str, Any]) -> str:
         ("p95", lambda r: f"{r['latency_ms']['p95']:,.0f} ms"),
         ("requests/s", lambda r: f"{r['throughput_per_s']:,.1f}"),
         ("requests/s by batch", lambda r: ", ".join(f"{n}: {x:,.1f}" for n, x in r["throughput_by_batch"].items())),
-        ("$ per 1,000 requests", lambda r: f"{r['cost_per_1k_usd']:,.4f}"),
+        ("$ per 1,000 requests", lambda r: f"{r['cost_per_1k_usd']:,.4g}"),
         ("users within", lambda r: f"{r['concurrent_users']['users']} in {r['concurrent_users']['within_s']:g} s"),
     ]
 
