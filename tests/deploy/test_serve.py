@@ -224,7 +224,9 @@ def test_the_curl_call_of_the_notebook(served):
     """As it is written in notebook 09, the server's address put in."""
     notebook = json.loads(Path("notebooks/09_edge.ipynb").read_text(encoding="utf-8"))
     text = next("".join(c["source"]) for c in notebook["cells"] if c["id"] == "curl")
-    command = text[text.index("curl ") : text.index('"""')]
+    start = text.index("curl ")
+    command = text[start : text.index('"""', start)]
+    assert command.startswith("curl --silent"), text
     done = subprocess.run(
         command, shell=True, capture_output=True, text=True, env=os.environ | {"URL": served.url, "MODEL": served.model}
     )
