@@ -176,17 +176,12 @@ def run_filter(args: argparse.Namespace) -> int:
 
 
 def run_shrink(args: argparse.Namespace) -> int:
-    from .distill.dataset import training_text
+    from .distill.dataset import lesson_texts
     from .models.carve import save, shrink
     from .models.load import load_model
-    from .tasks import get_task
 
     layers = [int(i) for i in args.layers.split(",")] if "," in args.layers else int(args.layers)
-    texts = None
-    if args.vocabulary_from:
-        examples = _read_all(args.vocabulary_from)
-        texts = [m["content"] for e in examples for m in get_task(e.task).prompt(e)]
-        texts += [text for e in examples if (text := training_text(e))] + ["system\nuser\nassistant\n"]
+    texts = lesson_texts(_read_all(args.vocabulary_from)) if args.vocabulary_from else None
     student = shrink(load_model(args.model), layers, args.rule, texts)
     save(student, str(args.out))
     origin = {"parent": args.model, "layers": args.layers, "rule": args.rule}

@@ -1,6 +1,6 @@
 """From records to batches of tokens, with the positions that are trained on marked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,16 @@ def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
     if example.messages[-1]["role"] == "assistant":
         return example.messages[-1]["content"]
     return None
+
+
+def lesson_texts(examples: Iterable[Example]) -> list[str]:
+    """All that a student of these examples reads or writes: the prompts, the answers, and the names of the roles. What to
+    trim its vocabulary to."""
+    texts = ["system\nuser\nassistant\n"]
+    for example in examples:
+        texts += [message["content"] for message in get_task(example.task).prompt(example)]
+        texts += [text] if (text := training_text(example)) else []
+    return texts
 
 
 def known_labels(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..distill.dataset import Row, encode_rows, training_text
+from ..distill.dataset import Row, encode_rows, lesson_texts
 from ..distill.methods import METHODS, NEED_NO_TEACHER, make_method
 from ..distill.step_by_step import step_by_step_rows
 from ..distill.train import TrainSettings, train
@@ -144,10 +144,7 @@ def prepare(plan: Ablation, teacher: LoadedModel, task: str) -> Start:
     if task in plan.untuned:
         student = load_model(plan.untuned[task], device=plan.device)
     else:
-        examples = labelled + answered
-        texts = [m["content"] for e in examples for m in get_task(e.task).prompt(e)]
-        texts += [text for e in examples if (text := training_text(e))] + ["system\nuser\nassistant\n"]
-        student = shrink(teacher, plan.layers, plan.rule, texts)
+        student = shrink(teacher, plan.layers, plan.rule, lesson_texts(labelled + answered))
     fingerprint = weights_fingerprint(student.model)
     return Start(student, fingerprint, labelled, answered, validation[: plan.limit], test[: plan.limit])
 

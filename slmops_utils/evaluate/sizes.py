@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..distill.dataset import known_labels, training_text
+from ..distill.dataset import known_labels, lesson_texts, training_text
 from ..distill.distill import distill
 from ..distill.train import TrainSettings
 from ..models.carve import RULES, shrink
@@ -128,8 +128,7 @@ class Bench:
         self.answered = list(read_records(answered))
         labels = known_labels(self.train).get(task, ())
         self.lessons = [e for e in [*self.train, *self.answered] if training_text(e, labels)]
-        self.texts = [m["content"] for e in self.lessons for m in self.task.prompt(e)]
-        self.texts += [training_text(e, labels) or "" for e in self.lessons] + ["system\nuser\nassistant\n"]
+        self.texts = lesson_texts(self.lessons)
         self.settings = TrainSettings(
             max_steps=study.steps, batch_size=study.batch_size, learning_rate=study.learning_rate,
             method="forward_kl", save_steps=10_000,

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..distill.dataset import known_labels, training_text
+from ..distill.dataset import known_labels, lesson_texts, training_text
 from ..distill.distill import STUDENT, distill
 from ..distill.rationale import in_form
 from ..models.carve import save, shrink
@@ -164,10 +164,9 @@ def teacher_answers(
 def carve(setting: Setting, texts_from: Sequence[Example], folder: Path, teacher: str | None = None) -> str:
     """The student every arm starts from, carved once; its vocabulary covers the given examples."""
     if not (folder / "config.json").exists():
-        texts = [m["content"] for e in texts_from for m in get_task(e.task).prompt(e)]
-        texts += [text for e in texts_from if (text := training_text(e))]
+        texts = lesson_texts(texts_from)
         texts += [get_task(e.task).target(e) for e in texts_from if e.reference is not None]
-        texts.append("system\nuser\nassistant\nAnswer: ")
+        texts.append("Answer: ")
         parent = load_model(teacher or setting.teacher)
         save(shrink(parent, setting.layers or None, setting.rule, texts), str(folder))
     return str(folder)
