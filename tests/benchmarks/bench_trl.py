@@ -26,6 +26,7 @@ from slmops_utils.classroom.doctor import matmul_gflops
 from slmops_utils.distill.dataset import Row, collate, encode_rows
 from slmops_utils.distill.methods import make_method
 from slmops_utils.distill.train import TrainSettings, train
+from slmops_utils.evaluate.measure import peak_memory_bytes
 from slmops_utils.models.carve import shrink
 from slmops_utils.models.load import LoadedModel, load_model
 from slmops_utils.records import Example, read_records
@@ -187,12 +188,6 @@ def growth(line: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def peak_mib() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def long_rows(count: int) -> list[Row]:
     """Rows of LONG tokens drawn at random, the last ANSWER of them to be learned."""
     ids = torch.randint(100, 40_000, (count, LONG), generator=torch.Generator().manual_seed(0)).tolist()
@@ -211,7 +206,7 @@ def run_memory(side: str) -> dict[str, float]:
         our_seconds(student, rows, 1, teacher)
     else:
         trl_seconds(student, rows, 1, teacher)
-    return {"peak_mib": peak_mib()}
+    return {"peak_mib": peak_memory_bytes() / 2**20}
 
 
 def run_growth(count: int) -> dict[str, float]:
@@ -233,7 +228,7 @@ def run_growth(count: int) -> dict[str, float]:
     started = time.perf_counter()
     rows, _ = encode_rows(examples, tokenizer)
     our_seconds(student, rows, 1, teacher)
-    return {"seconds": time.perf_counter() - started, "peak_mib": peak_mib()}
+    return {"seconds": time.perf_counter() - started, "peak_mib": peak_memory_bytes() / 2**20}
 
 
 def on_gpu(parent: LoadedModel, line: Any) -> dict[str, Any]:
