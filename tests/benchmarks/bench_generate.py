@@ -122,6 +122,7 @@ def bench(count: int = ROWS) -> dict[str, dict]:
 
 def llama_cpp(sampling: Sampling, rows: list[Example]) -> float:
     import xllamacpp  # noqa: F401
+
     from slmops_utils.deploy.serve import serving
 
     with serving(TEACHER, slots=SLOTS) as served:
@@ -132,6 +133,7 @@ def onnx_genai(sampling: Sampling, rows: list[Example]) -> float:
     """One row after the other, as it takes a padding token by its id (see models/onnx.py)."""
     import onnx_ir  # noqa: F401
     import onnxruntime_genai  # noqa: F401
+
     from slmops_utils.deploy.export import export
 
     with tempfile.TemporaryDirectory() as folder:
