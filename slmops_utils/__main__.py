@@ -295,13 +295,15 @@ def run_curve(args: argparse.Namespace) -> int:
 
     given = {name: getattr(args, name) for name in vars(Study()) if getattr(args, name, None) is not None}
     study = Study(**given)
-    shard, shards = (int(i) for i in args.shard.split("/"))
+    i, _, n = args.shard.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ValueError(f"--shard takes i/n, from 1/n to n/n, not {args.shard!r}")
     if args.final:
         recorded = read_runs(study.results)
         runs = [run for task in args.tasks for run in plan_final(task, choose(recorded, task, args.keep), args.seeds)]
     else:
         runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
-    print(f"{run_study(runs, study, (shard, shards))} of {len(runs)} runs made now; results in {study.results}")
+    print(f"{run_study(runs, study, (int(i) - 1, int(n)))} of {len(runs)} runs made now; results in {study.results}")
     return 0
 
 
@@ -571,7 +573,7 @@ def build_parser() -> argparse.ArgumentParser:
                        ("batch_size", int), ("learning_rate", float)):  # fmt: skip
         sub.add_argument(f"--{name.replace('_', '-')}", type=kind)
     sub.add_argument(
-        "--shard", default="0/1", help="i/n: every n-th run from the i-th on, for n processes side by side"
+        "--shard", default="1/1", help="i/n: every n-th run from the i-th on, for n processes side by side"
     )
 
     sub = command("export", run_export, "write a model as GGUF (llama.cpp) or ONNX (ONNX Runtime GenAI)")
