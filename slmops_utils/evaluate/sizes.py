@@ -121,11 +121,11 @@ class Bench:
         answered = study.work / task / "answered.jsonl"
         answered.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{answered}.lock"):
-            if not answered.exists():
-                pool = list(read_records(folder / "pool.jsonl"))
-                sampling = Sampling(max_new_tokens=self.task.max_new_tokens)
-                generate(self.teacher, pool, answered, sampling, batch_size=self.teacher.answer_batch)
-        self.answered = list(read_records(answered))
+            # whether there is anything to ask is the journal's to say: another teacher's answers are not this one's
+            pool = list(read_records(folder / "pool.jsonl"))
+            sampling = Sampling(max_new_tokens=self.task.max_new_tokens)
+            generate(self.teacher, pool, answered, sampling, batch_size=self.teacher.answer_batch)
+            self.answered = list(read_records(answered))
         labels = known_labels(self.train).get(task, ())
         self.lessons = [e for e in [*self.train, *self.answered] if training_text(e, labels)]
         self.texts = lesson_texts(self.lessons)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slmops_utils.evaluate.sizes import WHOLE, Run, Study, choose, plan_curve, plan_final, read_runs, run_study
+from slmops_utils.evaluate.sizes import WHOLE, Bench, Run, Study, choose, plan_curve, plan_final, read_runs, run_study
 from slmops_utils.models.carve import save
 from slmops_utils.records import Example, write_records
 
@@ -91,3 +91,16 @@ def test_runs_are_recorded_once_and_split_among_processes(study, capsys):
     assert plain["parameters"] < found["nli_teacher"]["parameters"]
     path = study.results / "nli_teacher.json"
     assert json.loads(path.read_text())["metric"] == "accuracy"
+
+
+def test_another_teacher_is_asked_anew_and_the_same_one_is_not(study, tiny):
+    journal = study.work / "nli" / "answered.jsonl.journal.jsonl"
+    asked = []
+    for _ in range(2):
+        Bench(study, "nli")
+        asked.append(len(journal.read_text().splitlines()))
+    tiny.model.get_input_embeddings().weight.data.mul_(-1)
+    save(tiny, study.teacher)
+    Bench(study, "nli")
+    assert asked == [4, 4]
+    assert len(journal.read_text().splitlines()) == 8
