@@ -36,6 +36,14 @@ def _named(items: list[str], option: str, form: str) -> dict[str, Any]:
     return found
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """ "2/4" as (2, 4): the second of four processes that share some runs."""
+    index, _, of = text.partition("/")
+    if not (index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
+        raise ValueError(f"--shard takes i/n, from 1/n to n/n, not {text!r}")
+    return int(index), int(of)
+
+
 def run_doctor(args: argparse.Namespace) -> int:
     from .classroom.doctor import doctor
 
@@ -210,9 +218,7 @@ def run_distill(args: argparse.Namespace) -> int:
 def run_ablate(args: argparse.Namespace) -> int:
     from .evaluate.ablate import Ablation, ablate
 
-    i, _, n = args.shard.partition("/")
-    if not (i.isdecimal() and n.isdecimal()):
-        raise ValueError(f"--shard takes i/n, such as 2/4, not {args.shard!r}")
+    shard = _shard(args.shard)
     default = Ablation()
     settings = _settings(default.settings, args)
     if args.max_steps and args.seconds is None:
@@ -220,7 +226,7 @@ def run_ablate(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in ("teacher", "out", "work", "tasks", "methods", "seeds", "layers", "rule", "train",
              "answered", "validation", "test", "limit", "device") if getattr(args, name) is not None}  # fmt: skip
     untuned = _named(args.untuned, "--untuned", "TASK=FOLDER")
-    for run in ablate(replace(default, settings=settings, untuned=untuned, **given), (int(i), int(n))):
+    for run in ablate(replace(default, settings=settings, untuned=untuned, **given), shard):
         print(f"{run['task']:<14} {run['method']:<13} seed {run['seed']}  {run['steps']:>6,} steps  {run['seconds']:>6,.0f} s  "
               f"{run['tokens_per_s']:>6,} tokens/s  test {100 * run['test']['score']:5.1f} %", flush=True)  # fmt: skip
     return 0
@@ -254,16 +260,14 @@ def run_study(args: argparse.Namespace) -> int:
 
     out, work = args.out / args.name, args.work / args.name
     if not args.show:
-        index, _, of = args.shard.partition("/")
-        if not (index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
-            raise ValueError(f"--shard takes i/n, from 1/n to n/n, not {args.shard!r}")
+        shard = _shard(args.shard)
         setting, math = _settings(Setting(), args), _settings(MATH, args)
         math = replace(math, layers=MATH.layers if args.math_layers is None else args.math_layers)
         if args.name == "committee":
             todo = [lambda: committee_plan(setting, work, args.member)]
         else:
             todo = (plans if args.name == "gates" else rationale_plans)(setting, math, work, args.tasks)
-        made = run_study(args.name, todo, setting, out, work, args.seeds, (int(index), int(of)))
+        made = run_study(args.name, todo, setting, out, work, args.seeds, shard)
         print(f"{made} runs made")
     lines = read_study(out)
     print(study_table(lines) if lines else f"{out}: nothing recorded yet")
@@ -295,15 +299,13 @@ def run_curve(args: argparse.Namespace) -> int:
 
     given = {name: getattr(args, name) for name in vars(Study()) if getattr(args, name, None) is not None}
     study = Study(**given)
-    i, _, n = args.shard.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise ValueError(f"--shard takes i/n, from 1/n to n/n, not {args.shard!r}")
+    index, of = _shard(args.shard)
     if args.final:
         recorded = read_runs(study.results)
         runs = [run for task in args.tasks for run in plan_final(task, choose(recorded, task, args.keep), args.seeds)]
     else:
         runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
-    print(f"{run_study(runs, study, (int(i) - 1, int(n)))} of {len(runs)} runs made now; results in {study.results}")
+    print(f"{run_study(runs, study, (index - 1, of))} of {len(runs)} runs made now; results in {study.results}")
     return 0
 
 

@@ -94,11 +94,15 @@ def results_block(folder: Path) -> str:
     return "\n".join(parts)
 
 
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
 def write_figure(folder: Path, path: Path) -> None:
     """The test-set comparisons as bars, one panel file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     from .plots import draw_scores
@@ -107,22 +111,15 @@ def write_figure(folder: Path, path: Path) -> None:
     figure, axes = plt.subplots(1, len(tests), figsize=(5.2 * len(tests), 3.4), layout="constrained", squeeze=False)
     for results, axis in zip(tests, axes[0], strict=True):
         draw_scores(results, axis)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    _save(figure, path)
 
 
 def write_ablation_figure(folder: Path, path: Path) -> None:
     """The comparison of methods, one panel a task."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     from .plots import ablation_dots
 
     figure = ablation_dots(summarise(read_runs(folder / "ablate")))
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    _save(figure, path)
 
 
 def ablation_block(folder: Path) -> str:
@@ -145,11 +142,6 @@ def sizes_block(folder: Path) -> str:
 
 def write_sizes_figure(folder: Path, path: Path) -> None:
     """Score against size, one panel a task."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     from .plots import size_curves
 
     runs = read_sizes(folder / "sizes")
@@ -157,8 +149,7 @@ def write_sizes_figure(folder: Path, path: Path) -> None:
     teachers = {task: teacher_of(runs, task) or {} for task in curves}
     scores = {task: sum(run["scores"]["test"]) / len(run["scores"]["test"]) for task, run in teachers.items()}
     figure = size_curves(curves, scores, {task: run["metric"] for task, run in teachers.items()})
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    _save(figure, path)
 
 
 def between(text: str, start: str, end: str, block: str) -> str:
@@ -181,6 +172,10 @@ def main() -> int:
             else "README results differ: make results writes them"
         )
         return int(new != text)
+    import matplotlib
+
+    matplotlib.use("Agg")
+
     readme.write_text(new, encoding="utf-8")
     if load_results(folder):
         write_figure(folder, Path(FIGURE))
