@@ -69,9 +69,55 @@ def teacher_table(folder: Path, split: str, suffix: str) -> str:
     )
 
 
+def load_intents(folder: Path) -> dict[int, dict[str, Any]]:
+    """Seed -> results of the recorded roads on Banking77, each from its own corrected teacher on."""
+    paths = sorted(folder.glob("banking77_seed*.json"))
+    return {int(path.stem.split("seed")[1]): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def intents_block(folder: Path) -> str:
+    """The whole road on Banking77, a column for each seed; "" where none is recorded."""
+    runs = load_intents(folder)
+    if not runs:
+        return ""
+    first = next(iter(runs.values()))
+    scores = {row["role"]: [] for row in first["rows"]} | {name: [] for name in first["reference_rows"]}
+    for results in runs.values():
+        for row in results["rows"]:
+            scores[row["role"]].append(row["metrics"]["accuracy"])
+        for name, found in results["reference_rows"].items():
+            scores[name].append(found["accuracy"])
+    costs = {
+        row[
+            "role"
+        ]: f"{row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB | {row['latency_ms']['p50']:.0f} ms "
+        f"| {row['throughput_per_s']:.1f}"
+        for row in first["rows"]
+    }
+    hardware, dates = first["hardware"], sorted({results["date"] for results in runs.values()})
+    lines = [
+        f"| {name} | {' | '.join(map(_cell, found))} | {100 * sum(s['value'] for s in found) / len(found):.1f} % | {costs.get(name, '| | |')} |\n"
+        for name, found in scores.items()
+    ]
+    return (
+        f"**Banking77, test** ({first['n_test']} rows, 77 intents, accuracy with its 95 % interval; recorded {' and '.join(dates)} on "
+        f"{hardware['cores']} cores, {hardware['dtype']})\n\n"
+        f"| | {' | '.join(f'seed {seed}' for seed in runs)} | mean | parameters | on disk | one request, p50 | requests/s |\n"
+        f"|---|{'---|' * len(runs)}---|---|---|---|---|\n"
+        + "".join(lines)
+        + "\n"
+        + "".join(
+            f"- seed {seed}: {verdict(comparison)}\n"
+            for seed, results in runs.items()
+            for comparison in results["comparisons"]
+            if "untuned" not in (comparison["a"], comparison["b"])
+        )
+    )
+
+
 def results_block(folder: Path) -> str:
     """The Markdown between the markers: a table for each recorded comparison, its hardware and what its tests say."""
-    parts = [block] if (block := teacher_block(folder)) else []
+    parts = [block for block in (intents_block(folder), teacher_block(folder)) if block]
     for name, results in load_results(folder):
         metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
         parts.append(
@@ -107,7 +153,8 @@ def write_figure(folder: Path, path: Path) -> None:
 
     from .plots import draw_scores
 
-    tests = [results for name, results in load_results(folder) if name.endswith("_test")]
+    tests = [results | {"task": f"Banking77, seed {seed}"} for seed, results in load_intents(folder).items()][:1]
+    tests += [results for name, results in load_results(folder) if name.endswith("_test")]
     figure, axes = plt.subplots(1, len(tests), figsize=(5.2 * len(tests), 3.4), layout="constrained", squeeze=False)
     for results, axis in zip(tests, axes[0], strict=True):
         draw_scores(results, axis)
@@ -177,7 +224,7 @@ def main() -> int:
     matplotlib.use("Agg")
 
     readme.write_text(new, encoding="utf-8")
-    if load_results(folder):
+    if load_results(folder) or load_intents(folder):
         write_figure(folder, Path(FIGURE))
     if read_runs(folder / "ablate"):
         write_ablation_figure(folder, Path(ABLATION_FIGURE))

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from slmops_utils.classroom.readme import ABLATION, ablation_block, between, write_ablation_figure
+from slmops_utils.classroom.readme import (
+    ABLATION,
+    ablation_block,
+    between,
+    intents_block,
+    write_ablation_figure,
+    write_figure,
+)
 
 
 def record(folder, method, seed, scores):
@@ -24,6 +31,41 @@ def test_the_comparison_of_methods_is_written_once_it_is_recorded(tmp_path):
     block = ablation_block(tmp_path)
     assert "| jsd | 75.0 % (" in block and "recorded 2026-11-26 on A100, bfloat16" in block
     write_ablation_figure(tmp_path, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def intents(folder, seed, teacher, student):
+    def score(value):
+        return {"accuracy": {"value": value, "ci95": [value - 0.04, value + 0.04]}}
+
+    def row(role, value):
+        return {"role": role, "parameters": 24e6, "bytes_on_disk": 47e6, "latency_ms": {"p50": 40.0},
+                "throughput_per_s": 90.0, "metrics": score(value)}  # fmt: skip
+
+    gap = {
+        "metric": "accuracy",
+        "difference": student - teacher,
+        "ci95": [-0.03, 0.03],
+        "p_value": 0.6,
+        "could_see": 0.05,
+    }
+    results = {"task": "nli", "n_test": 400, "date": "2026-11-26", "hardware": {"cores": 2, "dtype": "bfloat16"},
+               "rows": [row("teacher", teacher), row("untuned", 0.0), row("student", student)],
+               "reference_rows": {"majority class": score(0.02)},
+               "comparisons": [gap | {"a": "student", "b": "teacher"}, gap | {"a": "student", "b": "untuned"}]}  # fmt: skip
+    (folder / f"banking77_seed{seed}.json").write_text(json.dumps(results))
+
+
+def test_the_road_on_banking77_has_a_column_for_each_seed_and_their_mean(tmp_path):
+    assert intents_block(tmp_path) == ""
+    intents(tmp_path, 0, 0.8, 0.79)
+    intents(tmp_path, 2, 0.82, 0.85)
+    block = intents_block(tmp_path)
+    assert "| | seed 0 | seed 2 | mean |" in block
+    assert "| student | 79.0 % (75.0 to 83.0) | 85.0 % (81.0 to 89.0) | 82.0 % | 24.0 M |" in block
+    assert "| majority class | 2.0 %" in block and "untuned:" not in block
+    assert "- seed 2: no difference seen between student and teacher: +3.0 points" in block
+    write_figure(tmp_path, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
