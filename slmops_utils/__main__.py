@@ -223,10 +223,8 @@ def run_ablate(args: argparse.Namespace) -> int:
     settings = _settings(default.settings, args)
     if args.max_steps and args.seconds is None:
         settings = replace(settings, seconds=0.0)  # steps were asked for, not a time
-    given = {name: getattr(args, name) for name in ("teacher", "out", "work", "tasks", "methods", "seeds", "layers", "rule", "train",
-             "answered", "validation", "test", "limit", "device") if getattr(args, name) is not None}  # fmt: skip
     untuned = _named(args.untuned, "--untuned", "TASK=FOLDER")
-    for run in ablate(replace(default, settings=settings, untuned=untuned, **given), shard):
+    for run in ablate(replace(_settings(default, args), settings=settings, untuned=untuned), shard):
         print(f"{run['task']:<14} {run['method']:<13} seed {run['seed']}  {run['steps']:>6,} steps  {run['seconds']:>6,.0f} s  "
               f"{run['tokens_per_s']:>6,} tokens/s  test {100 * run['test']['score']:5.1f} %", flush=True)  # fmt: skip
     return 0
