@@ -293,17 +293,16 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def run_curve(args: argparse.Namespace) -> int:
-    from .evaluate.sizes import Study, choose, plan_curve, plan_final, read_runs, run_study
+    from .evaluate.runs import read_runs
+    from .evaluate.sizes import Study, choose, plan_curve, plan_final, run_study
 
-    given = {name: getattr(args, name) for name in vars(Study()) if getattr(args, name, None) is not None}
-    study = Study(**given)
-    index, of = _shard(args.shard)
+    study, shard = _settings(Study(), args), _shard(args.shard)
     if args.final:
         recorded = read_runs(study.results)
         runs = [run for task in args.tasks for run in plan_final(task, choose(recorded, task, args.keep), args.seeds)]
     else:
         runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
-    print(f"{run_study(runs, study, (index - 1, of))} of {len(runs)} runs made now; results in {study.results}")
+    print(f"{run_study(runs, study, shard)} of {len(runs)} runs made now; results in {study.results}")
     return 0
 
 
