@@ -252,7 +252,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def run_study(args: argparse.Namespace) -> int:
-    from .evaluate.study import Setting, read_study, run_study, study_table
+    from .evaluate.study import Setting, plans_of, read_study, run_study, study_table
     from .evaluate.study_gates import MATH, plans
     from .evaluate.study_teachers import committee_plan, rationale_plans
 
@@ -264,8 +264,8 @@ def run_study(args: argparse.Namespace) -> int:
         if args.name == "committee":
             todo = [lambda: committee_plan(setting, work, args.member)]
         else:
-            todo = (plans if args.name == "gates" else rationale_plans)(setting, math, work, args.tasks)
-        made = run_study(args.name, todo, setting, out, work, args.seeds, shard)
+            todo = plans_of(args.tasks, (plans if args.name == "gates" else rationale_plans)(setting, math, work))
+        made = run_study(args.name, todo, out, work, args.seeds, shard)
         print(f"{made} runs made")
     lines = read_study(out)
     print(study_table(lines) if lines else f"{out}: nothing recorded yet")
