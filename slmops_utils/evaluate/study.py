@@ -182,13 +182,17 @@ def teacher_answers(
 
 
 def carve(setting: Setting, texts_from: Sequence[Example], folder: Path, teacher: str | None = None) -> str:
-    """The student every arm starts from, carved once; its vocabulary covers the given examples."""
-    if not (folder / "config.json").exists():
-        texts = lesson_texts(texts_from)
-        texts += [get_task(e.task).target(e) for e in texts_from if e.reference is not None]
-        texts.append("Answer: ")
-        parent = load_model(teacher or setting.teacher)
-        save(shrink(parent, setting.layers or None, setting.rule, texts), str(folder))
+    """The student every arm starts from, carved once, in a folder of `folder` that is named after all that decides it.
+
+    Its vocabulary covers the given examples.
+    """
+    parent, texts = teacher or setting.teacher, lesson_texts(texts_from)
+    texts += [get_task(e.task).target(e) for e in texts_from if e.reference is not None]
+    texts.append("Answer: ")
+    decides = json.dumps([fingerprint(parent), setting.layers, setting.rule, texts])
+    folder = folder / hashlib.sha256(decides.encode()).hexdigest()[:16]
+    if not (folder / "tokenizer.json").exists():  # it is written last
+        save(shrink(load_model(parent), setting.layers or None, setting.rule, texts), str(folder))
     return str(folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from slmops_utils.__main__ import main
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.train import TrainSettings
 from slmops_utils.evaluate.faults import FAULTS, spoil
-from slmops_utils.evaluate.study import Arm, Plan, Setting, read_study, run_study, study_table
+from slmops_utils.evaluate.study import Arm, Plan, Setting, carve, read_study, run_study, study_table
 from slmops_utils.evaluate.study_gates import PLANTED, first_verified
+from slmops_utils.models.load import fingerprint
 from slmops_utils.records import Example, Response, write_records
 from slmops_utils.synthesize.gates import GATES, Rules
 
@@ -99,6 +101,19 @@ def test_a_run_of_another_start_other_rows_or_other_settings_is_refused(plan, ta
             run_study("gates", [lambda other=other: other], **made)
     moved = replace(plan, setting=replace(SMALL, data="elsewhere"))
     assert run_study("gates", [lambda: moved], **made) == 0, "the same rows, wherever they lie"
+
+
+def test_a_start_is_carved_once_for_each_teacher_and_each_way(tiny_folder, taught_folder, tmp_path):
+    setting, rows, work = replace(SMALL, teacher=tiny_folder, layers=2), [row(0), row(1)], tmp_path / "untuned"
+    first = carve(setting, rows, work)
+    weights = Path(first) / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert carve(setting, rows, work) == first and weights.stat().st_mtime_ns == before
+    other_teacher = carve(setting, rows, work, taught_folder)
+    other_layers = carve(replace(setting, layers=0), rows, work)
+    other_texts = carve(setting, [row(0), row(1, "plan 7: neutral")], work)
+    assert len({first, other_teacher, other_layers, other_texts}) == 4
+    assert fingerprint(first) != fingerprint(other_teacher)
 
 
 def test_a_plan_is_trained_with_its_own_settings(plan, tmp_path, monkeypatch):
