@@ -223,10 +223,8 @@ def run_ablate(args: argparse.Namespace) -> int:
     settings = _settings(default.settings, args)
     if args.max_steps and args.seconds is None:
         settings = replace(settings, seconds=0.0)  # steps were asked for, not a time
-    given = {name: getattr(args, name) for name in ("teacher", "out", "work", "tasks", "methods", "seeds", "layers", "rule", "train",
-             "answered", "validation", "test", "limit", "device") if getattr(args, name) is not None}  # fmt: skip
     untuned = _named(args.untuned, "--untuned", "TASK=FOLDER")
-    for run in ablate(replace(default, settings=settings, untuned=untuned, **given), shard):
+    for run in ablate(replace(_settings(default, args), settings=settings, untuned=untuned), shard):
         print(f"{run['task']:<14} {run['method']:<13} seed {run['seed']}  {run['steps']:>6,} steps  {run['seconds']:>6,.0f} s  "
               f"{run['tokens_per_s']:>6,} tokens/s  test {100 * run['test']['score']:5.1f} %", flush=True)  # fmt: skip
     return 0
@@ -254,7 +252,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def run_study(args: argparse.Namespace) -> int:
-    from .evaluate.study import Setting, read_study, run_study, study_table
+    from .evaluate.study import Setting, plans_of, read_study, run_study, study_table
     from .evaluate.study_gates import MATH, plans
     from .evaluate.study_teachers import committee_plan, rationale_plans
 
@@ -266,8 +264,8 @@ def run_study(args: argparse.Namespace) -> int:
         if args.name == "committee":
             todo = [lambda: committee_plan(setting, work, args.member)]
         else:
-            todo = (plans if args.name == "gates" else rationale_plans)(setting, math, work, args.tasks)
-        made = run_study(args.name, todo, setting, out, work, args.seeds, shard)
+            todo = plans_of(args.tasks, (plans if args.name == "gates" else rationale_plans)(setting, math, work))
+        made = run_study(args.name, todo, out, work, args.seeds, shard)
         print(f"{made} runs made")
     lines = read_study(out)
     print(study_table(lines) if lines else f"{out}: nothing recorded yet")
@@ -295,17 +293,16 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def run_curve(args: argparse.Namespace) -> int:
-    from .evaluate.sizes import Study, choose, plan_curve, plan_final, read_runs, run_study
+    from .evaluate.runs import read_runs
+    from .evaluate.sizes import Study, choose, plan_curve, plan_final, run_study
 
-    given = {name: getattr(args, name) for name in vars(Study()) if getattr(args, name, None) is not None}
-    study = Study(**given)
-    index, of = _shard(args.shard)
+    study, shard = _settings(Study(), args), _shard(args.shard)
     if args.final:
         recorded = read_runs(study.results)
         runs = [run for task in args.tasks for run in plan_final(task, choose(recorded, task, args.keep), args.seeds)]
     else:
         runs = [run for task in args.tasks for run in plan_curve(task, args.sizes, args.rules)]
-    print(f"{run_study(runs, study, (index - 1, of))} of {len(runs)} runs made now; results in {study.results}")
+    print(f"{run_study(runs, study, shard)} of {len(runs)} runs made now; results in {study.results}")
     return 0
 
 

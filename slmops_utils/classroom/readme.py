@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..evaluate.ablation import markdown, read_runs, summarise
+from ..evaluate.ablation import markdown, summarise
+from ..evaluate.runs import read_runs
 from ..evaluate.size_table import curve, teacher_of
 from ..evaluate.size_table import markdown as sizes_markdown
-from ..evaluate.sizes import read_runs as read_sizes
 from ..evaluate.statistics import verdict
 from ..tasks import MODULES
 
@@ -179,7 +179,7 @@ def ablation_block(folder: Path) -> str:
 
 def sizes_block(folder: Path) -> str:
     """The size study, as far as it is recorded."""
-    block = sizes_markdown(read_sizes(folder / "sizes"), MODULES)
+    block = sizes_markdown(read_runs(folder / "sizes"), MODULES)
     return (
         f"![Score against size]({SIZES_FIGURE})\n\n{block}\n"
         if block
@@ -191,7 +191,7 @@ def write_sizes_figure(folder: Path, path: Path) -> None:
     """Score against size, one panel a task."""
     from .plots import size_curves
 
-    runs = read_sizes(folder / "sizes")
+    runs = read_runs(folder / "sizes")
     curves = {task: found for task in MODULES if (found := curve(runs, task)) and teacher_of(runs, task)}
     teachers = {task: teacher_of(runs, task) or {} for task in curves}
     scores = {task: sum(run["scores"]["test"]) / len(run["scores"]["test"]) for task, run in teachers.items()}
@@ -228,7 +228,7 @@ def main() -> int:
         write_figure(folder, Path(FIGURE))
     if read_runs(folder / "ablate"):
         write_ablation_figure(folder, Path(ABLATION_FIGURE))
-    if sizes_markdown(read_sizes(folder / "sizes"), MODULES):
+    if sizes_markdown(read_runs(folder / "sizes"), MODULES):
         write_sizes_figure(folder, Path(SIZES_FIGURE))
     return 0
 

@@ -20,6 +20,10 @@ PREFIX = "Explain only: "
 RATIONALE = "#rationale"  # ends the id of a rationale's row
 
 
+class NoRationales(ValueError):
+    """None of the examples says why."""
+
+
 def label_and_rationale(example: Example, labels: Sequence[str] = ()) -> tuple[str, str | None] | None:
     """(what to answer, why), from a record's `rationale` or from a teacher's answer that explains its label.
 
@@ -47,7 +51,7 @@ def step_by_step_rows(
     """Rows of both tasks, and how many examples gave none.
 
     Weights are such that the loss is the label task's mean over its tokens plus `rationale_weight` times the rationale
-    task's: rationales are longer, and would drown the labels otherwise. Raises ValueError when no example has one.
+    task's: rationales are longer, and would drown the labels otherwise. Raises NoRationales when no example has one.
     """
     labels = known_labels(examples)
     asked, explained = [], []
@@ -61,7 +65,7 @@ def step_by_step_rows(
             prompt = [*example.prompt[:-1], {**last, "content": PREFIX + last["content"]}]
             explained.append(_row_of(example, prompt, found[1], RATIONALE))
     if not explained:
-        raise ValueError(
+        raise NoRationales(
             f"method 'step_by_step' needs rationales, and none of the {len(examples):,} examples has one: write them "
             "under 'rationale', or let a teacher explain its answers (generate)"
         )

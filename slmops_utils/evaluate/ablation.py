@@ -1,21 +1,15 @@
 """What the runs of `ablate` say together: each method's score over seeds and rows, and its difference to text."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .ablate import COMPARED
-from .statistics import holm, over_seeds
+from .runs import machine, same_seeds, score_over_seeds
+from .statistics import holm, over_seeds, percent
 
 AGAINST = "text"
-
-
-def read_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """The runs of a folder that `ablate` wrote to; an empty list where there is none."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*-s*.json"))]
 
 
 def summarise(runs: Sequence[dict[str, Any]], against: str = AGAINST) -> dict[str, dict[str, Any]]:
@@ -36,16 +30,13 @@ def summarise(runs: Sequence[dict[str, Any]], against: str = AGAINST) -> dict[st
         }.items():
             if len(values) > 1:
                 raise ValueError(f"runs of {task} differ in their {name} ({', '.join(sorted(values))}): keep one kind")
-        tables = {
-            method: {run["seed"]: run["test"]["scores"] for run in ours if run["method"] == method}
-            for method in COMPARED
-        }
-        methods = {m: _method([r for r in ours if r["method"] == m]) for m, table in tables.items() if table}
+        by_method = {method: [run for run in ours if run["method"] == method] for method in COMPARED}
+        tables = {method: {run["seed"]: run["test"]["scores"] for run in some} for method, some in by_method.items()}
+        methods = {method: _method(some) for method, some in by_method.items() if some}
         for method, entry in methods.items():
-            shared = sorted(set(tables[method]) & set(tables[against]))
-            if method != against and shared:
-                gaps = [np.subtract(tables[method][s], tables[against][s]) for s in shared]
-                entry["difference"] = over_seeds(gaps) | {"seeds": shared}
+            seeds, pairs = same_seeds(tables[method], tables[against])
+            if method != against and seeds:
+                entry["difference"] = over_seeds(pairs[:, 0] - pairs[:, 1]) | {"seeds": seeds}
         compared = [entry["difference"] for entry in methods.values() if entry["difference"]]
         for entry, p in zip(compared, holm([entry["p_value"] for entry in compared]), strict=True):
             entry["p_corrected"] = p
@@ -64,10 +55,9 @@ def summarise(runs: Sequence[dict[str, Any]], against: str = AGAINST) -> dict[st
 
 
 def _method(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    score = over_seeds([run["test"]["scores"] for run in runs])
     return {
         "seeds": sorted(run["seed"] for run in runs),
-        "score": {"value": score["value"], "ci95": [max(0.0, score["ci95"][0]), min(1.0, score["ci95"][1])]},
+        "score": score_over_seeds([run["test"]["scores"] for run in runs]),
         "by_seed": [run["test"]["score"] for run in sorted(runs, key=lambda run: run["seed"])],
         "validation": float(np.mean([run["validation"]["score"] for run in runs])),
         "unfinished": float(np.mean([run["test"]["unfinished"] / len(run["test"]["scores"]) for run in runs])),
@@ -77,14 +67,6 @@ def _method(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "losses": runs[0]["losses"],
         "difference": None,
     }
-
-
-def machine(run: dict[str, Any]) -> str:
-    """What a run was trained on, in words."""
-    hardware = run["hardware"]
-    if run["device"] != "cpu":
-        return f"{hardware.get('gpu', run['device'])}, {hardware['dtype']}"
-    return f"{hardware['cores']} cores, {hardware['dtype']}"
 
 
 def outcome(difference: dict[str, Any], level: float = 0.05) -> str:
@@ -131,17 +113,12 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
             "|---|---|---|---|---|---|---|",
         ]
         for method, entry in summary["methods"].items():
-            (low, high), gap = entry["score"]["ci95"], entry["difference"]
-            cells = [f"{100 * entry['score']['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"]
-            cells += [
-                f"{100 * gap['value']:+.1f} ({100 * gap['ci95'][0]:+.1f} to {100 * gap['ci95'][1]:+.1f})"
-                if gap
-                else "",
-                f"{100 * gap['could_see']:.0f}" if gap else "",
-                spread(entry["steps"]),
-                spread(entry["seconds"]),
-                f"{entry['tokens_per_s']:,.0f}",
-            ]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
+            gap = could_see = ""
+            if found := entry["difference"]:
+                low, high = (100 * end for end in found["ci95"])
+                gap = f"{100 * found['value']:+.1f} ({low:+.1f} to {high:+.1f})"
+                could_see = f"{100 * found['could_see']:.0f}"
+            budget = f"{spread(entry['steps'])} | {spread(entry['seconds'])} | {entry['tokens_per_s']:,.0f}"
+            lines.append(f"| {method} | {percent(entry['score'])} | {gap} | {could_see} | {budget} |")
         parts.append("\n".join([*lines, "", *(f"- {line}" for line in sentences(task, summary))]))
     return "\n\n".join(parts) + "\n"

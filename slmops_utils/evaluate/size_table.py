@@ -1,27 +1,22 @@
 """What the runs of the size study say together: score and retention against size, and the chosen student's table."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from .ablation import spread
+from .runs import machine, score_over_seeds
 from .sizes import KINDS, WHOLE
-from .statistics import bootstrap, over_seeds, retention
+from .statistics import bootstrap, percent, retention
 
 CURVE_SEED = 0
-
-
-def mean(rows: Any) -> float:
-    return float(rows.mean())
 
 
 def teacher_of(runs: Sequence[dict[str, Any]], task: str) -> dict[str, Any] | None:
     """The teacher's own run, None where it is not recorded."""
     return next((run for run in runs if run["task"] == task and run["layers"] == WHOLE), None)
-
-
-def way(run: dict[str, Any]) -> str:
-    """How a run's layers were chosen, in words."""
-    return f"{run['rule']}, healed" if run["healed"] else run["rule"]
 
 
 def curve(runs: Sequence[dict[str, Any]], task: str, split: str = "test") -> dict[str, dict[int, dict[str, Any]]]:
@@ -31,16 +26,17 @@ def curve(runs: Sequence[dict[str, Any]], task: str, split: str = "test") -> dic
         if run["task"] != task or run["kind"] != "student" or run["seed"] != CURVE_SEED or run["layers"] == WHOLE:
             continue
         kept = retention(run["scores"][split], teacher["scores"][split]) if teacher else None
-        found.setdefault(way(run), {})[run["layers"]] = {
+        way = f"{run['rule']}, healed" if run["healed"] else run["rule"]
+        found.setdefault(way, {})[run["layers"]] = {
             "parameters": run["parameters"],
-            "score": bootstrap(run["scores"][split], mean).to_dict(),
+            "score": bootstrap(run["scores"][split], np.mean).to_dict(),
             "retention": kept.to_dict() if kept else None,
         }
     return found
 
 
 def chosen_table(runs: Sequence[dict[str, Any]], task: str, split: str) -> list[tuple[str, Any, list[float]]]:
-    """(role, rows of each seed pooled by over_seeds, each seed's score) of the students that have a baseline beside them."""
+    """(role, the score over its seeds, each seed's score) of the students that have a baseline beside them."""
     baselines = [run for run in runs if run["task"] == task and run["kind"] == "baseline"]
     if not baselines:
         return []
@@ -51,7 +47,7 @@ def chosen_table(runs: Sequence[dict[str, Any]], task: str, split: str) -> list[
         healed = any(run["healed"] and run["seed"] != CURVE_SEED for run in ours)
         scores = [run["scores"][split] for run in ours if run["healed"] == healed]
         if scores:
-            rows.append((kind, over_seeds(scores), [sum(s) / len(s) for s in scores]))
+            rows.append((kind, score_over_seeds(scores), [fmean(s) for s in scores]))
     return rows
 
 
@@ -63,12 +59,10 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
         if not found or teacher is None:
             continue
         sizes = sorted({layers for by_size in found.values() for layers in by_size})
-        hardware = teacher["hardware"]
-        machine = hardware.get("gpu") or f"{hardware['cores']} cores"
-        whole = bootstrap(teacher["scores"]["test"], mean)
+        whole = bootstrap(teacher["scores"]["test"], np.mean)
         lines = [
             f"**{task}**, {teacher['metric']} on {len(teacher['scores']['test'])} test rows and, after the slash, the share of the "
-            f"teacher's {whole} that is kept (recorded {teacher['date']}, {machine}, {hardware['dtype']})",
+            f"teacher's {whole} that is kept (recorded {teacher['date']}, {machine(teacher)})",
             "",
             f"| layers | parameters | {' | '.join(found)} |",
             "|---|---|" + "---|" * len(found),
@@ -79,11 +73,8 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
             lines.append(f"| {layers} | {parameters} M | {' | '.join(cells)} |")
         for split in ("test", "challenge"):
             for role, pooled, by_seed in chosen_table(runs, task, split):
-                low, high = (100 * min(max(end, 0.0), 1.0) for end in pooled["ci95"])
                 seeds = ", ".join(f"{100 * score:.1f}" for score in by_seed)
-                lines.append(
-                    f"- {split}, {role}: {100 * pooled['value']:.1f} % ({low:.1f} to {high:.1f}; seeds {seeds})"
-                )
+                lines.append(f"- {split}, {role}: {percent(pooled)}; seeds {seeds}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -92,5 +83,4 @@ def _cell(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ""
     kept = f" / {100 * entry['retention']['value']:.0f} %" if entry["retention"] else ""
-    low, high = entry["score"]["ci95"]
-    return f"{100 * entry['score']['value']:.1f} % ({100 * low:.0f} to {100 * high:.0f}){kept}"
+    return f"{percent(entry['score'], 0)}{kept}"

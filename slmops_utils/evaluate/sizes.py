@@ -1,16 +1,15 @@
 """How small can a student be? Score and retention against size, for each way of choosing layers, healed or not.
 
-A run carves a student, trains it, and scores it on validation, test and challenge; each run's JSON is written as it
-ends, and a run whose JSON is there is not made again. What is chosen (the smallest student that keeps enough of its
-teacher) is chosen on validation.
+A run carves a student, trains it, and scores it on validation, test and challenge; it is recorded as runs.py says. What is
+chosen (the smallest student that keeps enough of its teacher) is chosen on validation.
 """
 
-import datetime
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from filelock import FileLock
@@ -18,13 +17,12 @@ from filelock import FileLock
 from ..distill.dataset import known_labels, lesson_texts, training_text
 from ..distill.distill import distill
 from ..distill.train import TrainSettings
+from ..distill.validation import score_rows
 from ..models.carve import RULES, shrink
-from ..models.hardware import describe
-from ..models.load import LoadedModel, load_model
-from ..records import atomic_writer, read_records
-from ..synthesize.answer import Sampling, answer
+from ..models.load import LoadedModel, fingerprint, load_model
+from ..records import read_records
 from ..synthesize.generate import generate
-from ..tasks import get_task
+from .runs import Planned, as_saved, make_missing
 
 SPLITS = ("validation", "test", "challenge")
 KINDS = ("untuned", "baseline", "student")
@@ -63,6 +61,19 @@ class Study:
     batch_size: int = 32
     learning_rate: float = 1e-3
 
+    def settings_of(self, run: Run) -> TrainSettings:
+        """How a run's student is trained, once it is healed."""
+        return TrainSettings(
+            max_steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate, seed=run.seed,
+            method="text" if run.kind == "baseline" else "forward_kl", save_steps=10_000,
+        )  # fmt: skip
+
+    def decides(self, run: Run) -> dict[str, Any]:
+        """What a run depends on besides its name and its teacher: nothing where it is not trained."""
+        if run.layers == WHOLE or run.kind == "untuned":
+            return {}
+        return asdict(self.settings_of(run)) | ({"heal_steps": self.heal_steps} if run.healed else {})
+
 
 def plan_curve(task: str, sizes: Sequence[int], rules: Sequence[str] = RULES) -> list[Run]:
     """The teacher, then every size by the first rule, the other rules, and the first rule again with healing."""
@@ -73,33 +84,21 @@ def plan_curve(task: str, sizes: Sequence[int], rules: Sequence[str] = RULES) ->
 
 
 def plan_final(task: str, chosen: Run, seeds: Sequence[int]) -> list[Run]:
-    """The chosen student beside its untuned start and its baseline, over several seeds."""
+    """The chosen student beside its untuned start and its baseline, over several seeds, whole seeds first."""
     plain = replace(chosen, healed=False)
-    return [
-        replace(plain, kind="untuned", seed=0),
-        *(replace(plain, kind="baseline", seed=seed) for seed in seeds),
-        *(replace(chosen, kind="student", seed=seed) for seed in seeds),
-    ]
-
-
-def read_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """Every recorded run, sorted by name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
-
-
-def mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores)
+    pairs = ((replace(plain, kind="baseline", seed=s), replace(chosen, kind="student", seed=s)) for s in seeds)
+    return [replace(plain, kind="untuned", seed=0), *(run for pair in pairs for run in pair)]
 
 
 def choose(runs: Iterable[dict[str, Any]], task: str, keep: float = 0.92) -> Run:
     """The smallest recorded student of seed 0 that keeps `keep` of its teacher's score on validation; if none does, the
     one that keeps most. ValueError when the teacher or every student is missing."""
     found = [run for run in runs if run["task"] == task and run["kind"] == "student" and run["seed"] == 0]
-    teacher = next((mean(run["scores"]["validation"]) for run in found if run["layers"] == WHOLE), None)
+    teacher = next((fmean(run["scores"]["validation"]) for run in found if run["layers"] == WHOLE), None)
     students = [run for run in found if run["layers"] != WHOLE]
     if teacher is None or not students:
         raise ValueError(f"{task}: no recorded teacher and students to choose among; run the curve first")
-    score = {run["name"]: mean(run["scores"]["validation"]) for run in students}
+    score = {run["name"]: fmean(run["scores"]["validation"]) for run in students}
     enough = [run for run in students if score[run["name"]] >= keep * teacher]
     best = (
         min(enough, key=lambda run: (run["layers"], -score[run["name"]]))
@@ -112,27 +111,19 @@ def choose(runs: Iterable[dict[str, Any]], task: str, keep: float = 0.92) -> Run
 class Bench:
     """One task's records, teacher, answers and vocabulary, loaded once for all its runs."""
 
-    def __init__(self, study: Study, task: str):
-        self.study, self.task = study, get_task(task)
-        folder = study.data / task
-        self.train = list(read_records(folder / "train.jsonl"))
-        self.tests = {split: list(read_records(folder / f"{split}.jsonl")) for split in SPLITS}
-        self.teacher = load_model(study.teacher)
-        answered = study.work / task / "answered.jsonl"
-        answered.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, study: Study, task: str, teacher: LoadedModel):
+        self.study, self.teacher, self.work = study, teacher, study.work / task
+        rows = {part: list(read_records(study.data / task / f"{part}.jsonl")) for part in ("train", "pool", *SPLITS)}
+        self.train, self.tests = rows["train"], {split: rows[split] for split in SPLITS}
+        self.work.mkdir(parents=True, exist_ok=True)
+        answered = self.work / "answered.jsonl"
         with FileLock(f"{answered}.lock"):
             # whether there is anything to ask is the journal's to say: another teacher's answers are not this one's
-            pool = list(read_records(folder / "pool.jsonl"))
-            sampling = Sampling(max_new_tokens=self.task.max_new_tokens)
-            generate(self.teacher, pool, answered, sampling, batch_size=self.teacher.answer_batch)
-            self.answered = list(read_records(answered))
+            generate(teacher, rows["pool"], answered, batch_size=teacher.answer_batch)
+            lessons = [*self.train, *read_records(answered)]
         labels = known_labels(self.train).get(task, ())
-        self.lessons = [e for e in [*self.train, *self.answered] if training_text(e, labels)]
+        self.lessons = [e for e in lessons if training_text(e, labels)]
         self.texts = lesson_texts(self.lessons)
-        self.settings = TrainSettings(
-            max_steps=study.steps, batch_size=study.batch_size, learning_rate=study.learning_rate,
-            method="forward_kl", save_steps=10_000,
-        )  # fmt: skip
 
     def student(self, run: Run) -> tuple[LoadedModel, dict[str, Any]]:
         """Carve and train the student of a run; and what its training says of itself."""
@@ -141,68 +132,45 @@ class Bench:
         loaded = shrink(self.teacher, run.layers, run.rule, self.texts)
         if run.kind == "untuned":
             return loaded, {}
-        settings, work = replace(self.settings, seed=run.seed), self.study.work / self.task.name
-        counts = {"steps": 0, "seconds": 0}
+        settings, reports = self.study.settings_of(run), []
         with tempfile.TemporaryDirectory() as out:
-            if run.kind == "baseline":
-                settings = replace(settings, method="text")
-                report = distill(loaded, self.train, out, settings)
-            else:
-                if run.healed:
-                    heal = replace(settings, max_steps=self.study.heal_steps, alpha=0.0)
-                    report = distill(loaded, self.lessons, out, heal, teacher=self.teacher,
-                                     soft_targets=work / "healing", every_position=True)  # fmt: skip
-                    counts = {name: report[name] for name in counts}
-                report = distill(
-                    loaded, self.lessons, out, settings, teacher=self.teacher, soft_targets=work / "soft_targets"
-                )
-        counts = {name: counts[name] + report[name] for name in counts}
-        return loaded, {**counts, "tokens_per_s": report["tokens_per_s"], "settings": asdict(settings)}
-
-    def score(self, loaded: LoadedModel) -> dict[str, list[float]]:
-        """Row scores on each split, of the task's headline metric."""
-        headline = self.task.metrics[self.task.headline]
-        rows = [(split, example) for split, examples in self.tests.items() for example in examples]
-        prompts = [self.task.prompt(example) for _, example in rows]
-        answers = answer(loaded, prompts, Sampling(self.task.max_new_tokens), loaded.answer_batch)
-        scores: dict[str, list[float]] = {split: [] for split in SPLITS}
-        for (split, example), found in zip(rows, answers, strict=True):
-            scores[split].append(round(float(headline.value(example, found.text)), 4))
-        return scores
+            if run.healed:
+                heal = replace(settings, max_steps=self.study.heal_steps, alpha=0.0)
+                reports.append(distill(loaded, self.lessons, out, heal, teacher=self.teacher,
+                                       soft_targets=self.work / "healing", every_position=True))  # fmt: skip
+            rows = self.train if run.kind == "baseline" else self.lessons
+            reports.append(distill(loaded, rows, out, settings, teacher=self.teacher,
+                                   soft_targets=self.work / "soft_targets"))  # fmt: skip
+        counts = {name: sum(report[name] for report in reports) for name in ("steps", "seconds")}
+        return as_saved(loaded), {**counts, "tokens_per_s": reports[-1]["tokens_per_s"]}
 
     def measure(self, run: Run) -> dict[str, Any]:
         """Make one run and say what came of it."""
         loaded, training = self.student(run)
+        scored = {split: score_rows(loaded, rows, loaded.answer_batch) for split, rows in self.tests.items()}
         return {
             **asdict(run),
             "name": run.name,
-            "metric": self.task.headline,
+            "metric": scored["test"]["metric"],
             "parameters": loaded.parameters,
             **training,
-            "scores": self.score(loaded),
-            "date": datetime.date.today().isoformat(),
-            "hardware": describe(),
+            "scores": {split: found["scores"] for split, found in scored.items()},
         }
 
 
-def run_study(runs: Sequence[Run], study: Study, shard: tuple[int, int] = (0, 1)) -> int:
-    """Make the runs that are not recorded yet; returns how many. `shard` (i, n): only every n-th, from the i-th on, so
-    that n processes share the work. Kill it at any moment and call it again."""
-    made, benches = 0, dict[str, Bench]()
-    study.results.mkdir(parents=True, exist_ok=True)
-    for run in runs[shard[0] :: shard[1]]:
-        path = study.results / f"{run.name}.json"
-        if path.exists():
-            continue
-        if run.task not in benches:
-            benches.clear()  # one teacher in memory is enough
-            benches[run.task] = Bench(study, run.task)
-        result = benches[run.task].measure(run)
-        with atomic_writer(path) as file:
-            json.dump(result, file)
-            file.write("\n")
+def run_study(runs: Sequence[Run], study: Study, shard: tuple[int, int] = (1, 1)) -> int:
+    """Make the runs of a shard that are not recorded yet; returns how many. Raises ValueError for a recorded one that had
+    other settings or another teacher."""
+    whose, made = fingerprint(study.teacher), 0
+    teacher = cache(lambda: load_model(study.teacher))
+    bench = cache(lambda task: Bench(study, task, teacher()))
+
+    def make(run: Run) -> dict[str, Any]:
+        return bench(run.task).measure(run)
+
+    planned = [Planned(run.name, {"teacher": whose, **study.decides(run)}, partial(make, run)) for run in runs]
+    for run in make_missing(study.results, planned, shard, "--results"):
+        means = ", ".join(f"{split} {100 * fmean(scores):.1f} %" for split, scores in run["scores"].items())
+        print(f"{run['name']}: {means}", flush=True)
         made += 1
-        print(
-            f"{run.name}: " + ", ".join(f"{k} {100 * mean(v):.1f} %" for k, v in result["scores"].items()), flush=True
-        )
     return made

@@ -31,6 +31,12 @@ class Score:
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
+def percent(score: dict[str, Any], digits: int = 1) -> str:
+    """A {"value", "ci95"} for a table: "89.1 % (80.2 to 95.0)", the interval with so many digits."""
+    low, high = (f"{100 * end:.{digits}f}" for end in score["ci95"])
+    return f"{100 * score['value']:.1f} % ({low} to {high})"
+
+
 def _as_array(rows: Sequence[Any]) -> np.ndarray:
     array = np.asarray(rows)
     if array.dtype.kind in "US":  # compare numbers, not strings, two thousand times

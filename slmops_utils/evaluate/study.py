@@ -1,32 +1,34 @@
 """Measure what a choice about the data does to the student: the same student, trained on different rows, over seeds.
 
 A study has arms. Each arm is a set of training rows (or a way to train on them); each is run with several seeds for the
-same number of optimizer steps, so that arms differ in which rows they see and not in how much they train. One run writes
-one JSON, and a run that has its JSON is not run again: kill it, call it again, or spread it over processes with a shard.
+same number of optimizer steps, so that arms differ in which rows they see and not in how much they train. A run is recorded
+as runs.py says.
 """
 
-import datetime
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from ..distill.dataset import known_labels, lesson_texts, training_text
 from ..distill.distill import STUDENT, distill
 from ..distill.rationale import in_form
+from ..distill.validation import score_rows
 from ..models.carve import save, shrink
-from ..models.hardware import describe
-from ..models.load import load_model
-from ..records import Example, atomic_writer, read_records
-from ..synthesize.answer import Sampling, answer
+from ..models.load import fingerprint, load_model
+from ..records import Example, read_records
 from ..synthesize.generate import generate
 from ..tasks import get_task
+from .runs import Planned, make_missing, read_runs, same_seeds
 from .statistics import bootstrap, paired_difference
 
 
@@ -44,6 +46,9 @@ class Setting:
     test_rows: int = 400
     answer_batch: int = 32
     data: str = "data"
+
+    def read(self, task: str, part: str) -> list[Example]:
+        return list(read_records(Path(self.data) / task / f"{part}.jsonl"))
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,30 @@ class Plan:
     steps: int
     test: Sequence[Example]
     scores: dict[str, list[float]]
+    setting: Setting
+
+
+def plan_for(
+    setting: Setting, work: Path, arms: list[Arm], student: str, rows: int, test: list[Example], scores: Any = None
+) -> Plan:
+    """A plan of as many steps as the setting's epochs of so many rows take. Beside its arms stand the untrained student and
+    those whose `scores` are given, or else the teacher."""
+    scores = scores or {"teacher": score_texts(teacher_answers(setting, test, work / "test.jsonl"))}
+    untuned = score_rows(load_model(student), test, setting.answer_batch)["scores"]
+    steps = max(1, round(rows * setting.epochs / setting.batch_size))
+    return Plan(test[0].task, arms, student, steps, test, scores | {"untuned": untuned}, setting)
+
+
+def plans_of(tasks: Sequence[str], known: Mapping[str, Callable[[], Plan]]) -> list[Callable[[], Plan]]:
+    """The plans of the given tasks, made when they are called."""
+    if unknown := set(tasks) - set(known):
+        raise ValueError(f"this is studied on {', '.join(known)}, not on {', '.join(sorted(unknown))}")
+    return [known[task] for task in tasks]
 
 
 def run_study(
     name: str,
     plans: Sequence[Callable[[], Plan]],
-    setting: Setting,
     out: Path,
     work: Path,
     seeds: Sequence[int] = (0, 1, 2),
@@ -82,50 +105,55 @@ def run_study(
 ) -> int:
     """Run what is missing of a study and return how many runs this call made.
 
-    `shard` (i, n) takes every n-th run: n processes with 1/n to n/n share the work. What the arms need (the teacher's
-    answers, the carved student) is made by whoever comes first; the others wait.
+    What the arms need (the teacher's answers, the carved student) is made by whoever comes first; the others wait. Raises
+    ValueError for a run on disk of other rows, another start or other settings.
     """
     made = 0
     work.mkdir(parents=True, exist_ok=True)
     for plan_of in plans:
         with FileLock(work / "prepare.lock"):
             plan = plan_of()
-            _write_once(out / f"{plan.task}.fixed.json", {
-                "study": name, "task": plan.task, "n_test": len(plan.test), "date": datetime.date.today().isoformat(),
-                "scores": plan.scores,
-            })  # fmt: skip
-        first = {_hash(arm): arm.name for arm in reversed(plan.arms)}
-        runs = [
-            (arm, seed) for seed in seeds for arm in plan.arms
-        ]  # whole seeds first: a cut-short study lacks a seed, no arm
-        for number, (arm, seed) in enumerate(runs):
-            path = out / f"{plan.task}.{arm.name}.seed{seed}.json"
-            if number % shard[1] != shard[0] - 1 or path.exists():
-                continue
-            report: dict[str, Any] = {
-                "study": name, "task": plan.task, "arm": arm.name, "against": arm.against, "seed": seed,
-                "rows": len(arm.examples), **arm.told, "setting": asdict(setting),
-                "date": datetime.date.today().isoformat(), "hardware": describe(),
-            }  # fmt: skip
-            if first[_hash(arm)] != arm.name:
-                report["same_as"] = first[_hash(arm)]  # the very same training rows make the very same student
-            elif not _texts(arm):
-                report["nothing_left"] = True
-            else:
-                report |= _train_and_score(plan, arm, setting, seed, work / f"{plan.task}.{arm.name}.seed{seed}")
-            _write_once(path, report)
+            fixed, *runs = _planned(name, plan, seeds, work)
+            list(make_missing(out, [fixed]))
+        for run in make_missing(out, runs, shard):
+            told = run.get("same_as") or run.get("score", "nothing left to train on")
+            print(f"{run['task']}.{run['arm']}.seed{run['seed']}: {told}", flush=True)
             made += 1
-            print(f"{path}: {report.get('same_as') or report.get('score', 'nothing left to train on')}", flush=True)
     return made
 
 
-def _train_and_score(plan: Plan, arm: Arm, setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
-    settings = replace(STUDENT, max_steps=plan.steps, batch_size=setting.batch_size, learning_rate=setting.learning_rate,
-                       seed=seed, method=arm.method, save_steps=10 * plan.steps)  # fmt: skip
+def _planned(name: str, plan: Plan, seeds: Sequence[int], work: Path) -> list[Planned]:
+    """The scores that no training changes, then the runs."""
+    about = {"study": name, "task": plan.task, "n_test": len(plan.test)}
+    # a name may stay when what it names has changed: the start and the texts' hash stand for teacher and data
+    settings = asdict(replace(plan.setting, teacher="", data=""))
+    settings |= {"start": fingerprint(plan.student), "steps": plan.steps}
+    hashes = {arm.name: _hash(arm) for arm in plan.arms}
+    first = {texts: arm for arm, texts in reversed(hashes.items())}
+
+    def make(arm: Arm, seed: int) -> dict[str, Any]:
+        report = about | {"arm": arm.name, "against": arm.against, "seed": seed, "rows": len(arm.examples), **arm.told}
+        if (twin := first[hashes[arm.name]]) != arm.name:
+            return report | {"same_as": twin}  # the very same training rows make the very same student
+        if not _texts(arm):
+            return report | {"nothing_left": True}
+        return report | _train_and_score(plan, arm, seed, work / f"{plan.task}.{arm.name}.seed{seed}")
+
+    planned = [Planned(f"{plan.task}.fixed", settings, lambda: about | {"scores": plan.scores})]
+    for seed in seeds:
+        for arm in plan.arms:
+            decides = settings | {"texts": hashes[arm.name]}
+            planned.append(Planned(f"{plan.task}.{arm.name}.seed{seed}", decides, partial(make, arm, seed)))
+    return planned
+
+
+def _train_and_score(plan: Plan, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
+    settings = replace(STUDENT, max_steps=plan.steps, batch_size=plan.setting.batch_size, seed=seed, method=arm.method,
+                       learning_rate=plan.setting.learning_rate, save_steps=10 * plan.steps)  # fmt: skip
     started = time.perf_counter()
     report = distill(plan.student, arm.examples, folder, settings, teacher=list(arm.teachers) or None,
                      soft_targets=folder.parent / f"{plan.task}.{arm.name}.soft", rationale=arm.rationale)  # fmt: skip
-    values = score(str(folder), plan.test, setting.answer_batch)
+    found = score_rows(load_model(str(folder)), plan.test, plan.setting.answer_batch)
     shutil.rmtree(folder)
     return {
         "steps": report["steps"],
@@ -133,18 +161,10 @@ def _train_and_score(plan: Plan, arm: Arm, setting: Setting, seed: int, folder: 
         "left_out": report["left_out"],
         "final_loss": report["losses"][-1]["loss"] if report["losses"] else None,
         "seconds": round(time.perf_counter() - started),
-        "metric": get_task(plan.task).headline,
-        "score": bootstrap(values, get_task(plan.task).metrics[get_task(plan.task).headline].aggregate).to_dict(),
-        "scores": values,
+        "metric": found["metric"],
+        "score": bootstrap(found["scores"], np.mean).to_dict(),
+        "scores": found["scores"],
     }
-
-
-def score(model: str, test: Sequence[Example], batch_size: int = 32) -> list[float]:
-    """The headline score of every test row."""
-    task = get_task(test[0].task)
-    loaded = load_model(model)
-    answers = answer(loaded, [task.prompt(e) for e in test], Sampling(task.max_new_tokens), batch_size)
-    return [float(task.metrics[task.headline].value(e, a.text)) for e, a in zip(test, answers, strict=True)]
 
 
 def score_texts(answered: Sequence[Example]) -> list[float]:
@@ -162,23 +182,23 @@ def teacher_answers(
 
 
 def carve(setting: Setting, texts_from: Sequence[Example], folder: Path, teacher: str | None = None) -> str:
-    """The student every arm starts from, carved once; its vocabulary covers the given examples."""
-    if not (folder / "config.json").exists():
-        texts = lesson_texts(texts_from)
-        texts += [get_task(e.task).target(e) for e in texts_from if e.reference is not None]
-        texts.append("Answer: ")
-        parent = load_model(teacher or setting.teacher)
-        save(shrink(parent, setting.layers or None, setting.rule, texts), str(folder))
+    """The student every arm starts from, carved once, in a folder of `folder` that is named after all that decides it.
+
+    Its vocabulary covers the given examples.
+    """
+    parent, texts = teacher or setting.teacher, lesson_texts(texts_from)
+    texts += [get_task(e.task).target(e) for e in texts_from if e.reference is not None]
+    texts.append("Answer: ")
+    decides = json.dumps([fingerprint(parent), setting.layers, setting.rule, texts])
+    folder = folder / hashlib.sha256(decides.encode()).hexdigest()[:16]
+    if not (folder / "tokenizer.json").exists():  # it is written last
+        save(shrink(load_model(parent), setting.layers or None, setting.rule, texts), str(folder))
     return str(folder)
 
 
 def unlabelled(examples: Sequence[Example]) -> list[Example]:
     """The answered rows without their labels, so that a student has only its teacher's word."""
     return [replace(e, reference=None) for e in examples]
-
-
-def steps_for(rows: int, setting: Setting) -> int:
-    return max(1, round(rows * setting.epochs / setting.batch_size))
 
 
 def _texts(arm: Arm) -> list[tuple[str, str]]:
@@ -194,13 +214,6 @@ def _hash(arm: Arm) -> str:
     return hashlib.sha256(decides.encode()).hexdigest()
 
 
-def _write_once(path: Path, report: dict[str, Any]) -> None:
-    if not path.exists():
-        with atomic_writer(path) as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
-
-
 def read_study(folder: str | Path) -> list[dict[str, Any]]:
     """What the recorded runs say: one row an arm that has runs, in the order of tasks and arms.
 
@@ -208,52 +221,34 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
     "ci95", "p_value" against that arm}. The scores of a row are means over the seeds that both arms have; the interval is
     over test rows. `score` is None for an arm whose gates left nothing to train on. Empty where nothing is recorded.
     """
+    recorded = read_runs(folder)
+    fixed = {run["task"]: run["scores"] for run in recorded if "arm" not in run}
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    fixed: dict[str, dict[str, list[float]]] = {}
-    for path in sorted(Path(folder).glob("*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
+    for run in recorded:
         if "arm" in run:
             runs.setdefault((run["task"], run["arm"]), {})[run["seed"]] = run
-        elif "scores" in run:
-            fixed[run["task"]] = run["scores"]
+
+    def scores(task: str, arm: str) -> dict[int, list[float]]:
+        """By seed; those of its twin where an arm trained on the very same rows."""
+        own = runs.get((task, arm), {})
+        made = {seed: runs.get((task, run.get("same_as", "")), {}).get(seed, run) for seed, run in own.items()}
+        return {seed: run["scores"] for seed, run in made.items() if "scores" in run}
+
     found = []
     for (task, arm), by_seed in runs.items():
-        example = next(iter(by_seed.values()))
-        own = _scores(runs, task, arm)
-        others = _scores(runs, task, example["against"]) or {
-            seed: fixed.get(task, {}).get(example["against"], []) for seed in own
-        }
-        seeds = sorted(seed for seed in own if others.get(seed))
+        example, own = next(iter(by_seed.values())), scores(task, arm)
+        untrained = fixed.get(task, {}).get(example["against"])
+        others = scores(task, example["against"]) or (dict.fromkeys(own, untrained) if untrained else {})
+        seeds, pairs = same_seeds(own, others)
+        per_seed = [fmean(own[seed]) for seed in sorted(own)]
         line = {
             "task": task, "arm": arm, "against": example["against"], "seeds": sorted(own),
             "kept": example.get("kept", example["rows"]), "dropped": example.get("dropped", 0),
             "same_as": example.get("same_as"), "metric": get_task(task).headline, "date": example["date"],
-            "hardware": example["hardware"], "per_seed": [_mean(own[seed]) for seed in sorted(own)],
-            "score": _mean([_mean(values) for values in own.values()]) if own else None,
+            "hardware": example["hardware"], "per_seed": per_seed, "score": fmean(per_seed) if own else None,
         }  # fmt: skip
-        if seeds:
-            mine, theirs = (_over_seeds([scores[seed] for seed in seeds]) for scores in (own, others))
-            line |= paired_difference(mine, theirs)
-        found.append(line)
+        found.append(line | (paired_difference(*pairs.mean(axis=0)) if seeds else {}))
     return found
-
-
-def _scores(runs: dict, task: str, arm: str) -> dict[int, list[float]]:
-    """Seed -> row scores of an arm, those of its twin where it trained on the very same rows."""
-    found = {}
-    for seed, run in runs.get((task, arm), {}).items():
-        twin = runs.get((task, run.get("same_as", "")), {}).get(seed, run)
-        if "scores" in twin:
-            found[seed] = twin["scores"]
-    return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
-
-
-def _over_seeds(scores: Sequence[Sequence[float]]) -> list[float]:
-    return [_mean(row) for row in zip(*scores, strict=True)]
 
 
 def study_table(lines: Sequence[dict[str, Any]]) -> str:

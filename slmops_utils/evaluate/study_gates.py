@@ -7,6 +7,7 @@ math   verified arithmetic and self-consistency on the teacher's solutions, besi
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..records import Example, read_records
@@ -16,7 +17,7 @@ from ..synthesize.judge import judge
 from ..synthesize.samples import generate_samples
 from ..tasks import get_task
 from .faults import FAULTS, spoil
-from .study import Arm, Plan, Setting, carve, score, score_texts, steps_for, teacher_answers, unlabelled
+from .study import Arm, Plan, Setting, carve, plan_for, teacher_answers, unlabelled
 
 PLANTED = (*FAULTS, "not_held_out", "not_repeated", "balanced")
 SHARE = 0.4
@@ -24,17 +25,9 @@ SAMPLES, SAMPLING_TEMPERATURE = 5, 0.7
 MATH = Setting(layers=0, rows=1600, epochs=2.0, learning_rate=2e-4)
 
 
-def plans(
-    setting: Setting, math: Setting, work: Path, tasks: Sequence[str] = ("nli", "math")
-) -> list[Callable[[], Plan]]:
-    """The plans of the given tasks, made when they are called."""
-    known: dict[str, Callable[[], Plan]] = {
-        "nli": lambda: nli_plan(setting, work / "nli"),
-        "math": lambda: math_plan(math, work / "math"),
-    }
-    if unknown := set(tasks) - set(known):
-        raise ValueError(f"gates are studied on {', '.join(known)}, not on {', '.join(sorted(unknown))}")
-    return [known[task] for task in tasks]
+def plans(setting: Setting, math: Setting, work: Path) -> dict[str, Callable[[], Plan]]:
+    """The plan of each task, made when it is called."""
+    return {"nli": partial(nli_plan, setting, work / "nli"), "math": partial(math_plan, math, work / "math")}
 
 
 def gated(name: str, rows: Sequence[Example], gates: Sequence[str], rules: Rules, against: str) -> Arm:
@@ -44,14 +37,10 @@ def gated(name: str, rows: Sequence[Example], gates: Sequence[str], rules: Rules
     return Arm(name, unlabelled(kept), against, told)
 
 
-def _file(setting: Setting, task: str, part: str) -> list[Example]:
-    return list(read_records(Path(setting.data) / task / f"{part}.jsonl"))
-
-
 def nli_plan(setting: Setting, work: Path) -> Plan:
-    train = _file(setting, "nli", "train")[: setting.rows]
-    test = _file(setting, "nli", "test")[: setting.test_rows]
-    held_out = [*test, *_file(setting, "nli", "validation"), *_file(setting, "nli", "challenge")]
+    train = setting.read("nli", "train")[: setting.rows]
+    test = setting.read("nli", "test")[: setting.test_rows]
+    held_out = [*test, *setting.read("nli", "validation"), *setting.read("nli", "challenge")]
     answered = teacher_answers(setting, train, work / "answered.jsonl")
     judged, _ = judge(setting.teacher, answered, work / "judge.jsonl", batch_size=setting.answer_batch)
     student = carve(setting, [*answered, *test], work / "untuned")
@@ -67,17 +56,13 @@ def nli_plan(setting: Setting, work: Path) -> Plan:
         spoiled = spoil(answered, gate, SHARE, test)
         arms.append(Arm(f"planted_{gate}", unlabelled(spoiled), "none", {"kept": len(spoiled), "dropped": 0}))
         arms.append(gated(f"planted_{gate}_gated", spoiled, [gate], rules, f"planted_{gate}"))
-    fixed = {
-        "teacher": score_texts(teacher_answers(setting, test, work / "test.jsonl")),
-        "untuned": score(student, test),
-    }
-    return Plan("nli", arms, student, steps_for(len(answered), setting), test, fixed)
+    return plan_for(setting, work, arms, student, len(answered), test)
 
 
 def math_plan(setting: Setting, work: Path) -> Plan:
     """Every arm has the labelled rows; they differ in which of the teacher's solutions to the pool are added."""
-    labelled, pool = _file(setting, "math", "train"), _file(setting, "math", "pool")[: setting.rows]
-    test = _file(setting, "math", "test")[: setting.test_rows]
+    labelled, pool = setting.read("math", "train"), setting.read("math", "pool")[: setting.rows]
+    test = setting.read("math", "test")[: setting.test_rows]
     answered = teacher_answers(setting, pool, work / "answered.jsonl")
     drawn = work / "drawn.jsonl"
     sampling = Sampling(get_task("math").max_new_tokens, SAMPLING_TEMPERATURE)
@@ -105,11 +90,7 @@ def math_plan(setting: Setting, work: Path) -> Plan:
         for one in arms
         if "arithmetic" in one.name or "verified" in one.name
     ]
-    fixed = {
-        "teacher": score_texts(teacher_answers(setting, test, work / "test.jsonl")),
-        "untuned": score(student, test),
-    }
-    return Plan("math", arms, student, steps_for(len(labelled) + len(answered), setting), test, fixed)
+    return plan_for(setting, work, arms, student, len(labelled) + len(answered), test)
 
 
 def first_verified(example: Example) -> Example:

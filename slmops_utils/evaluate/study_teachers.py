@@ -2,44 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..distill.correct import TEACHER, correct
 from ..records import Example, read_records
 from ..synthesize.committee import generate_committee
-from .study import Arm, Plan, Setting, carve, score, score_texts, steps_for, teacher_answers, unlabelled
+from .study import Arm, Plan, Setting, carve, plan_for, score_texts, teacher_answers, unlabelled
 
 MEMBERS, MEMBER_STEPS = 3, 300
 
 
-def _file(setting: Setting, task: str, part: str) -> list[Example]:
-    return list(read_records(Path(setting.data) / task / f"{part}.jsonl"))
-
-
-def rationale_plans(
-    setting: Setting, math: Setting, work: Path, tasks: Sequence[str] = ("nli", "math")
-) -> list[Callable[[], Plan]]:
+def rationale_plans(setting: Setting, math: Setting, work: Path) -> dict[str, Callable[[], Plan]]:
     """The teacher's answers to a pool, whose reasons are trained on ('with'), cut off ('without'), or a task of their own
     (step_by_step, nli only)."""
     settings = {"nli": setting, "math": math}
-    if unknown := set(tasks) - set(settings):
-        raise ValueError(f"reasons are studied on {', '.join(settings)}, not on {', '.join(sorted(unknown))}")
-    return [lambda task=task: rationale_plan(task, settings[task], work / task) for task in tasks]  # type: ignore[misc]
+    return {task: partial(rationale_plan, task, settings[task], work / task) for task in settings}
 
 
 def rationale_plan(task: str, setting: Setting, work: Path) -> Plan:
-    pool = _file(setting, task, "pool")[: setting.rows]
-    test = _file(setting, task, "test")[: setting.test_rows]
+    pool = setting.read(task, "pool")[: setting.rows]
+    test = setting.read(task, "test")[: setting.test_rows]
     answered = teacher_answers(setting, pool, work / "answered.jsonl")
     student = carve(setting, [*answered, *test], work / "untuned")
     arms = [Arm("with", answered, rationale="with"), Arm("without", answered, "with", rationale="without")]
     if task == "nli":
         arms.append(Arm("step_by_step", answered, "with", method="step_by_step"))
-    fixed = {
-        "teacher": score_texts(teacher_answers(setting, test, work / "test.jsonl")),
-        "untuned": score(student, test),
-    }
-    return Plan(task, arms, student, steps_for(len(answered), setting), test, fixed)
+    return plan_for(setting, work, arms, student, len(answered), test)
 
 
 def committee_plan(setting: Setting, work: Path, members: Sequence[str] = (), task: str = "nli") -> Plan:
@@ -47,9 +36,9 @@ def committee_plan(setting: Setting, work: Path, members: Sequence[str] = (), ta
     and the mean of its log-probabilities as soft targets. Without `members`, three teachers are corrected, each on two
     thirds of the labels with a seed of its own.
     """
-    train, validation = _file(setting, task, "train"), _file(setting, task, "validation")
-    pool = _file(setting, task, "pool")[: setting.rows]
-    test = _file(setting, task, "test")[: setting.test_rows]
+    train, validation = setting.read(task, "train"), setting.read(task, "validation")
+    pool = setting.read(task, "pool")[: setting.rows]
+    test = setting.read(task, "test")[: setting.test_rows]
     teachers = list(members) or [_member(train, i, work) for i in range(MEMBERS)]
     labels = sorted({e.reference for e in train})
     on_validation = [
@@ -73,8 +62,7 @@ def committee_plan(setting: Setting, work: Path, members: Sequence[str] = (), ta
     arms.append(Arm("best_soft", unlabelled(alone), "best", method="forward_kl", teachers=(teachers[best],)))
     arms.append(Arm("average_soft", unlabelled(alone), "best_soft", method="forward_kl", teachers=tuple(teachers)))
     student = carve(setting, [*alone, *pool, *test], work / "untuned", teachers[best])
-    fixed["untuned"] = score(student, test)
-    return Plan(task, arms, student, steps_for(len(pool), setting), test, fixed)
+    return plan_for(setting, work, arms, student, len(pool), test, fixed)
 
 
 def _member(train: Sequence[Example], number: int, work: Path) -> str:

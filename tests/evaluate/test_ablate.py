@@ -44,7 +44,7 @@ def test_every_method_starts_from_the_same_weights_and_leaves_its_scores(plan):
     assert tuple(runs) == COMPARED
     assert {run["start"] for run in runs.values()} == {weights_fingerprint(load_model(plan.teacher, "float32").model)}
     for method, run in runs.items():
-        assert json.loads(plan.path("nli", method, 0).read_text()) == run
+        assert json.loads((plan.out / f"nli-{method}-s0.json").read_text()) == run
         assert (run["steps"], len(run["test"]["scores"])) == (2, 5)
         assert run["test"]["score"] == pytest.approx(sum(run["test"]["scores"]) / 5)
     assert (runs["labels"]["rows"], runs["text"]["rows"], runs["step_by_step"]["rows"]) == (8, 14, 28)
@@ -54,7 +54,7 @@ def test_every_method_starts_from_the_same_weights_and_leaves_its_scores(plan):
 def test_what_is_there_is_not_run_again(plan):
     plan = replace(plan, methods=("labels", "text"))
     assert len(list(ablate(plan))) == 2
-    plan.path("nli", "text", 0).unlink()
+    (plan.out / "nli-text-s0.json").unlink()
     assert [run["method"] for run in ablate(plan)] == ["text"]
     assert list(ablate(plan)) == []
 
@@ -63,8 +63,17 @@ def test_a_run_with_other_settings_is_not_mixed_in(plan):
     plan = replace(plan, methods=("text",))
     list(ablate(plan))
     longer = replace(plan, settings=replace(plan.settings, max_steps=3))
-    with pytest.raises(ValueError, match=r"max_steps 2, not 3.*--out"):
+    with pytest.raises(ValueError, match=r"nli-text-s0.json .*max_steps 2, not 3.*--out"):
         list(ablate(longer))
+
+
+def test_a_run_from_another_start_or_teacher_is_not_mixed_in(plan, taught_folder):
+    plan = replace(plan, methods=("text",))
+    list(ablate(plan))
+    with pytest.raises(ValueError, match=r"\(start \w{16}, not 4 layers, early\)"):
+        list(ablate(replace(plan, untuned={}, layers=4)))
+    with pytest.raises(ValueError, match=r"\(teacher \w{16}, not \w{16}\)"):
+        list(ablate(replace(plan, teacher=taught_folder)))
 
 
 def test_a_method_the_data_have_nothing_for_is_left_out(plan, tmp_path, capsys):
@@ -75,16 +84,19 @@ def test_a_method_the_data_have_nothing_for_is_left_out(plan, tmp_path, capsys):
     assert "nli, step_by_step: left out: " in capsys.readouterr().out
 
 
-def test_shards_hold_every_run_once_and_one_seed_after_the_other():
-    plan = Ablation(tasks=("nli", "qa"), seeds=(0, 1, 2))
-    whole = plan.runs()
-    parts = [plan.runs((i, 7)) for i in range(1, 8)]
-    assert sorted(run for part in parts for run in part) == sorted(whole)
+def test_every_run_is_planned_once_and_one_seed_after_the_other():
+    whole = Ablation(tasks=("nli", "qa"), seeds=(0, 1, 2)).runs()
     assert len(whole) == len(set(whole)) == 3 * 2 * len(COMPARED)
     assert [seed for *_, seed in whole] == sorted(seed for *_, seed in whole)
+
+
+def test_shards_hold_every_run_once(plan):
+    plan = replace(plan, methods=("labels", "text"), seeds=(0, 1))
+    parts = [[(run["method"], run["seed"]) for run in ablate(plan, (i, 3))] for i in (1, 2, 3)]
+    assert parts == [[("labels", 0), ("text", 1)], [("text", 0)], [("labels", 1)]]
     for wrong in ((0, 2), (3, 2)):
         with pytest.raises(ValueError, match="--shard"):
-            plan.runs(wrong)
+            list(ablate(plan, wrong))
 
 
 def test_an_unknown_method_is_named_before_anything_runs():

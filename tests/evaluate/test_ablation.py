@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from slmops_utils.evaluate.ablation import markdown, outcome, read_runs, sentences, summarise
+from slmops_utils.evaluate.ablation import markdown, outcome, sentences, summarise
+from slmops_utils.evaluate.runs import read_runs
 from slmops_utils.evaluate.statistics import over_seeds
 
 

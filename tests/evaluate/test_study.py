@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from slmops_utils.__main__ import main
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.train import TrainSettings
 from slmops_utils.evaluate.faults import FAULTS, spoil
-from slmops_utils.evaluate.study import Arm, Plan, Setting, read_study, run_study, study_table
+from slmops_utils.evaluate.study import Arm, Plan, Setting, carve, read_study, run_study, study_table
 from slmops_utils.evaluate.study_gates import PLANTED, first_verified
+from slmops_utils.models.load import fingerprint
 from slmops_utils.records import Example, Response, write_records
 from slmops_utils.synthesize.gates import GATES, Rules
 
@@ -58,7 +60,7 @@ def plan(tiny_folder):
     rows, test = [row(i) for i in range(6)], [row(i, name="test") for i in range(4)]
     arms = [Arm("none", rows), Arm("twin", list(rows), "none", {"kept": 6, "dropped": 0}),
             Arm("half", rows[:3], "none", {"kept": 3, "dropped": 3}), Arm("beside", rows[:3], "teacher")]  # fmt: skip
-    return Plan("nli", arms, tiny_folder, 2, test, {"teacher": [1.0, 0.0, 1.0, 1.0]})
+    return Plan("nli", arms, tiny_folder, 2, test, {"teacher": [1.0, 0.0, 1.0, 1.0]}, SMALL)
 
 
 SMALL = Setting(batch_size=2, answer_batch=4)
@@ -70,21 +72,66 @@ def runs_of(folder):
 
 def test_each_run_is_made_once_and_shards_share_them(plan, tmp_path, monkeypatch):
     out, options = tmp_path / "out", {"out": tmp_path / "out", "work": tmp_path / "work", "seeds": (0, 1)}
-    assert run_study("gates", [lambda: plan], SMALL, shard=(2, 3), **options) == 3
+    assert run_study("gates", [lambda: plan], shard=(2, 3), **options) == 3
     before = runs_of(out)
-    assert run_study("gates", [lambda: plan], SMALL, shard=(1, 3), **options) == 3
-    assert run_study("gates", [lambda: plan], SMALL, **options) == 2
+    assert run_study("gates", [lambda: plan], shard=(1, 3), **options) == 3
+    assert run_study("gates", [lambda: plan], **options) == 2
     runs = runs_of(out)
     assert len(runs) == 8 and all(runs[name] == value for name, value in before.items())
-    assert run_study("gates", [lambda: plan], SMALL, **options) == 0
+    assert run_study("gates", [lambda: plan], **options) == 0
     trained = [run for run in runs.values() if "scores" in run]
     assert {run["arm"] for run in trained} == {"none", "half"} and all(run["steps"] == 2 for run in trained)
     assert {run["same_as"] for run in runs.values() if "same_as" in run} == {"none", "half"}
     assert not list((tmp_path / "work").glob("nli.*")), "the students are not kept"
 
 
+def test_a_run_of_another_start_other_rows_or_other_settings_is_refused(plan, taught_folder, tmp_path):
+    made = {"out": tmp_path / "out", "work": tmp_path / "work", "seeds": (0,)}
+    plan = replace(plan, arms=plan.arms[:1])
+    assert run_study("gates", [lambda: plan], **made) == 1
+    fewer = replace(plan, arms=[replace(plan.arms[0], examples=plan.arms[0].examples[:5])])
+    faster = replace(SMALL, learning_rate=0.5)
+    for other, told in (
+        (replace(plan, setting=faster), r"nli.fixed.json .*\(learning_rate 0.001, not 0.5\)"),
+        (replace(plan, steps=3), r"nli.fixed.json .*\(steps 2, not 3\)"),
+        (replace(plan, student=taught_folder), r"nli.fixed.json .*\(start \w{16}, not \w{16}\)"),
+        (fewer, r"nli.none.seed0.json .*\(texts \w{64}, not \w{64}\)"),
+    ):
+        with pytest.raises(ValueError, match=told + "; remove it, or name another folder with --out"):
+            run_study("gates", [lambda other=other: other], **made)
+    moved = replace(plan, setting=replace(SMALL, data="elsewhere"))
+    assert run_study("gates", [lambda: moved], **made) == 0, "the same rows, wherever they lie"
+
+
+def test_a_start_is_carved_once_for_each_teacher_and_each_way(tiny_folder, taught_folder, tmp_path):
+    setting, rows, work = replace(SMALL, teacher=tiny_folder, layers=2), [row(0), row(1)], tmp_path / "untuned"
+    first = carve(setting, rows, work)
+    weights = Path(first) / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert carve(setting, rows, work) == first and weights.stat().st_mtime_ns == before
+    other_teacher = carve(setting, rows, work, taught_folder)
+    other_layers = carve(replace(setting, layers=0), rows, work)
+    other_texts = carve(setting, [row(0), row(1, "plan 7: neutral")], work)
+    assert len({first, other_teacher, other_layers, other_texts}) == 4
+    assert fingerprint(first) != fingerprint(other_teacher)
+
+
+def test_a_plan_is_trained_with_its_own_settings(plan, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(student, examples, out, settings, **more):
+        seen.append((settings.learning_rate, settings.batch_size))
+        return distill(student, examples, out, settings, **more)
+
+    monkeypatch.setattr("slmops_utils.evaluate.study.distill", watched)
+    slow = replace(plan, task="math", arms=plan.arms[:1], setting=replace(SMALL, learning_rate=2e-4, batch_size=3))
+    fast = replace(plan, arms=plan.arms[:1])
+    run_study("gates", [lambda: fast, lambda: slow], tmp_path, tmp_path / "work", (0,))
+    assert seen == [(1e-3, 2), (2e-4, 3)]
+
+
 def test_what_is_read_is_what_was_recorded(plan, tmp_path):
-    run_study("gates", [lambda: plan], SMALL, tmp_path, tmp_path / "work", (0, 1))
+    run_study("gates", [lambda: plan], tmp_path, tmp_path / "work", (0, 1))
     made = {("none", 0): [1, 0, 0, 0], ("none", 1): [1, 1, 0, 0], ("half", 0): [1, 1, 1, 0], ("half", 1): [1, 1, 1, 1]}
     for (arm, seed), values in made.items():
         path = tmp_path / f"nli.{arm}.seed{seed}.json"
@@ -114,7 +161,7 @@ def test_nothing_recorded_is_said_and_not_made_up(tmp_path, capsys):
 
 def test_an_arm_without_a_row_is_recorded_as_that(plan, tmp_path):
     empty = replace(plan, arms=[plan.arms[0], Arm("emptied", [], "none", {"kept": 0, "dropped": 6})])
-    run_study("gates", [lambda: empty], SMALL, tmp_path, tmp_path / "work", (0,))
+    run_study("gates", [lambda: empty], tmp_path, tmp_path / "work", (0,))
     lines = {line["arm"]: line for line in read_study(tmp_path)}
     assert lines["emptied"]["score"] is None and "difference" not in lines["emptied"]
     assert "nothing" in study_table(list(lines.values()))
