@@ -12,7 +12,7 @@ from ..evaluate.ablation import markdown, summarise
 from ..evaluate.runs import read_runs
 from ..evaluate.size_table import curve, teacher_of
 from ..evaluate.size_table import markdown as sizes_markdown
-from ..evaluate.statistics import verdict
+from ..evaluate.statistics import percent, verdict
 from ..tasks import MODULES
 
 START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!-- /results -->"
@@ -27,11 +27,6 @@ def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """The recorded comparisons as (name, results), test before challenge."""
     paths = [folder / f"road_{task}_{part}.json" for task in MODULES for part in ("test", "challenge")]
     return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
-
-
-def _cell(score: dict[str, Any]) -> str:
-    low, high = score["ci95"]
-    return f"{100 * score['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 WAYS = ("zero-shot", "few-shot", "corrected")
@@ -53,12 +48,12 @@ def teacher_table(folder: Path, split: str, suffix: str) -> str:
             continue
         last = list(runs.values())[-1]
         metric = next(iter(last["rows"][0]["metrics"]))
-        cells = [f"{_cell(runs[way]['rows'][0]['metrics'][metric])}" if way in runs else "" for way in WAYS]
+        cells = [f"{percent(runs[way]['rows'][0]['metrics'][metric])}" if way in runs else "" for way in WAYS]
         known = {name: scores[metric] for name, scores in last["reference_rows"].items()}
         best = max(known, key=lambda name: known[name]["value"], default=None)
         dates |= {run["date"] for run in runs.values()}
         lines.append(
-            f"| {task}, {metric} | {last['n_test']} | {f'{best}: {_cell(known[best])}' if best else ''} | {' | '.join(cells)} |\n"
+            f"| {task}, {metric} | {last['n_test']} | {f'{best}: {percent(known[best])}' if best else ''} | {' | '.join(cells)} |\n"
         )
     if not lines:
         return ""
@@ -96,7 +91,7 @@ def intents_block(folder: Path) -> str:
     }
     hardware, dates = first["hardware"], sorted({results["date"] for results in runs.values()})
     lines = [
-        f"| {name} | {' | '.join(map(_cell, found))} | {100 * sum(s['value'] for s in found) / len(found):.1f} % | {costs.get(name, '| | |')} |\n"
+        f"| {name} | {' | '.join(map(percent, found))} | {100 * sum(s['value'] for s in found) / len(found):.1f} % | {costs.get(name, '| | |')} |\n"
         for name, found in scores.items()
     ]
     return (
@@ -125,17 +120,17 @@ def results_block(folder: Path) -> str:
             f"{results['date']} on {hardware['cores']} cores, {hardware['dtype']})\n\n"
             "| | score | parameters | on disk | one request, p50 | requests/s | peak memory |\n|---|---|---|---|---|---|---|\n"
             + "".join(
-                f"| {row['role']} | {_cell(row['metrics'][metric])} | {row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB "
+                f"| {row['role']} | {percent(row['metrics'][metric])} | {row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB "
                 f"| {row['latency_ms']['p50']:.0f} ms | {row['throughput_per_s']:.1f} | {row['peak_memory_bytes'] / 2**20:.0f} MiB |\n"
                 for row in results["rows"]
             )
             + "".join(
-                f"| {label} | {_cell(scores[metric])} | | | | | |\n"
+                f"| {label} | {percent(scores[metric])} | | | | | |\n"
                 for label, scores in results["reference_rows"].items()
             )
             + "\n"
             + "".join(f"- {verdict(comparison)}\n" for comparison in results["comparisons"])
-            + (f"- retention (student over teacher): {_cell(results['retention'])}\n" if results["retention"] else "")
+            + (f"- retention (student over teacher): {percent(results['retention'])}\n" if results["retention"] else "")
         )
     return "\n".join(parts)
 
