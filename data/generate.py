@@ -3,7 +3,8 @@
     python data/generate.py           writes data/TASK/{train,pool,validation,test}.jsonl and SHA256SUMS
     python data/generate.py --check   writes nothing; exits 1 if a file on disk differs from what would be written
     python data/generate.py --rows 4000 --out build/more
-                                      writes other rows on the same train facts: build/more/TASK/train.jsonl
+                                      writes other rows on the same train facts: build/more/TASK/train.jsonl;
+                                      with --wide on the forty facts of generator/further as well
 
 The challenge files were written one by one and are only hashed.
 """
