@@ -3,7 +3,8 @@
     python data/generate.py           writes data/TASK/{train,pool,validation,test}.jsonl and SHA256SUMS
     python data/generate.py --check   writes nothing; exits 1 if a file on disk differs from what would be written
     python data/generate.py --rows 4000 --out build/more
-                                      writes other rows on the same train facts: build/more/TASK/train.jsonl
+                                      writes other rows on the same train facts: build/more/TASK/train.jsonl;
+                                      with --wide on the forty facts of generator/further as well
 
 The challenge files were written one by one and are only hashed.
 """
@@ -43,14 +44,14 @@ def build() -> dict[str, bytes]:
     }
 
 
-def write_more(tasks: list[str], splits: list[str], rows: int, seed: int, out: Path) -> None:
+def write_more(tasks: list[str], splits: list[str], rows: int, seed: int, out: Path, wide: bool = False) -> None:
     """Write `rows` other rows of each split, drawn with another seed; their ids say which, so files can be joined.
 
-    Only train and pool: whatever else is drawn from the test facts would weaken the test.
+    `wide` draws from the further facts as well. Only train and pool: whatever else is drawn from the test facts would weaken the test.
     """
     for task in tasks:
         for split in splits:
-            records = TASKS[task].build(seed, {split: rows})[split]
+            records = TASKS[task].build(seed, {split: rows}, wide)[split]
             for record in records:
                 record["id"] = record["id"].replace(f"-{split}-", f"-{split}-seed{seed}-", 1)
             path = out / task / f"{split}.jsonl"
@@ -74,12 +75,15 @@ def main() -> int:
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--split", nargs="+", choices=("train", "pool"), default=["train"])
     parser.add_argument("--seed", type=int, default=SEED + 1)
+    parser.add_argument(
+        "--wide", action="store_true", help="with --rows: draw from the facts of generator/further, too"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.rows:
         if args.out is None or args.seed == SEED:
             parser.error(f"--rows needs --out FOLDER, and a --seed other than {SEED}, which drew the files in data/")
-        write_more(args.task, args.split, args.rows, args.seed, args.out)
+        write_more(args.task, args.split, args.rows, args.seed, args.out, args.wide)
         return 0
     files = build()
     if args.check:

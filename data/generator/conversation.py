@@ -3,18 +3,14 @@
 import random
 import re
 from collections import Counter
-from pathlib import Path
 
-import yaml
-
-from .world import NAMES, Edition, Point, draw_edition, load_facts, mistype
+from .world import NAMES, Edition, Point, draw_edition, load_bank, load_facts, load_phrases, mistype
 
 SIZES = {"train": 800, "pool": 2000, "validation": 160, "test": 320}
 LEVELS = {"easy": 0.4, "medium": 0.3, "hard": 0.3}
 TRAIN_LEVELS = {"easy": 0.5, "medium": 0.25, "hard": 0.25}  # the pool too
 VAGUE = {"nothing", "silence", "GIVE", "SHARE", "TREAT"}  # too common in plain speech to count as evidence
-PHRASES = yaml.safe_load((Path(__file__).parent / "phrases" / "conversation.yaml").read_text(encoding="utf-8"))
-SAME = {value: [str(v) for v in others] for value, others in PHRASES["same"].items()}
+SAME = {value: [str(v) for v in others] for value, others in load_phrases("conversation")["same"].items()}
 ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
@@ -94,8 +90,8 @@ def equivalents(value: str) -> list[str]:
 class Writer:
     """The phrases of one split, handing out the least used ones first so that none is worn out."""
 
-    def __init__(self, bank: str, rng: random.Random):
-        self.rng, self.used, self.bank = rng, Counter(), PHRASES[bank]
+    def __init__(self, bank: dict, rng: random.Random):
+        self.rng, self.used, self.bank = rng, Counter(), bank
 
     def pick(self, options: list[str]) -> str:
         least = min(self.used[o] for o in options)
@@ -243,15 +239,15 @@ def spread(shares: dict, size: int, rng: random.Random) -> list:
     return keys
 
 
-def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES, wide: bool = False) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference. Each split draws for itself: longer ones change no other."""
     seen, out = set(), {}
     for split, size in sizes.items():
-        bank = "train" if split == "pool" else split
-        rng = random.Random(f"{seed} {split}")
-        facts = [fact for fact in load_facts(bank) if fact["id"] in PHRASES[bank]["facts"]]
+        base = "train" if split == "pool" else split
+        rng, bank = random.Random(f"{seed} {split}"), load_bank("conversation", base, wide)
+        facts = [fact for fact in load_facts(base, wide) if fact["id"] in bank["facts"]]
         w, records = Writer(bank, rng), []
-        levels = spread(TRAIN_LEVELS if bank == "train" else LEVELS, size, rng)
+        levels = spread(TRAIN_LEVELS if base == "train" else LEVELS, size, rng)
         hard = levels.count("hard")
         turns = {"hard": iter(spread({3: 0.75, 5: 0.25}, hard, rng)),
                  "other": iter(spread({3: 0.53, 1: 0.36, 5: 0.11}, size - hard, rng))}  # fmt: skip

@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import add, mul, sub, truediv
 
-import yaml
-
 from .conversation import Writer, spell, spread
-from .world import HERE, NAMES, draw_edition, load_facts, misplaced, mistype
+from .world import NAMES, draw_edition, load_bank, load_facts, misplaced, mistype
 
 SIZES = {"train": 800, "pool": 2400, "validation": 160, "test": 320}
 LEVELS = {"easy": 0.35, "medium": 0.4, "hard": 0.25}
@@ -262,16 +260,16 @@ def question(text: str, extra: list[str], rng: random.Random, kinds: list[str]) 
     return mistype(text, rng, 0.05, (*KEEP, *kinds)) if rng.random() < 0.25 else text
 
 
-def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES, wide: bool = False) -> dict[str, list[dict]]:
     """All splits; the pool is drawn like train but carries no reference."""
     rng, seen, out = random.Random(seed), set(), {}
-    phrases = yaml.safe_load((HERE / "phrases" / "math.yaml").read_text(encoding="utf-8"))
     for split, size in sizes.items():
         base = "train" if split == "pool" else split
-        facts = {fact["id"]: fact for fact in load_facts(base)}
-        banks = [read_bank(facts[name], lines) for name, lines in phrases[base]["facts"].items()]
-        noise, asides = (phrases[base][key].splitlines() for key in ("noise", "asides"))
-        w, answers, rows = Writer(base, rng), Counter(), []
+        facts = {fact["id"]: fact for fact in load_facts(base, wide)}
+        phrases = load_bank("math", base, wide)
+        banks = [read_bank(facts[name], lines) for name, lines in phrases["facts"].items()]
+        noise, asides = (phrases[key].splitlines() for key in ("noise", "asides"))
+        w, answers, rows = Writer(phrases, rng), Counter(), []
         texts = {level: [] for level in LEVELS}
         for bank in banks:
             for story in bank.stories:

@@ -9,9 +9,7 @@ shared words do not decide either. `issues` are claims without a value: a yes-or
 import random
 import re
 
-import yaml
-
-from .world import HERE, NAMES, Edition, draw_edition, load_facts, mistype
+from .world import NAMES, Edition, draw_edition, load_bank, load_facts, mistype
 
 SIZES = {"train": 1600, "pool": 2400, "validation": 200, "test": 330}
 LABELS = ("entailment", "neutral", "contradiction")
@@ -159,15 +157,14 @@ def _write(told: list, asides: list, entry: dict, bank: dict, decks: Decks, rng:
     return _one_caller(" ".join(part[0].upper() + part[1:] for part in parts))
 
 
-def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES, wide: bool = False) -> dict[str, list[dict]]:
     """All splits of the task; the pool is drawn like train but carries no reference."""
     rng = random.Random(seed)
-    banks = yaml.safe_load((HERE / "phrases" / "nli.yaml").read_text(encoding="utf-8"))
     out, seen = {}, set()
     for split, size in sizes.items():
         base = "train" if split == "pool" else split
-        bank, decks = banks[base], Decks(rng)
-        facts = {fact["id"]: fact for fact in load_facts(base)}
+        bank, decks = load_bank("nli", base, wide), Decks(rng)
+        facts = {fact["id"]: fact for fact in load_facts(base, wide)}
         keep = tuple(NAMES) + tuple(k for f in facts.values() for k in f["kinds"])
         keep += tuple(v for f in facts.values() for p in f["points"] for v in p["values"])
         valued, plain = _claims(bank)

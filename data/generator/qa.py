@@ -10,18 +10,14 @@ import re
 from collections import Counter
 from functools import cache
 from itertools import combinations, count
-from pathlib import Path
-
-import yaml
 
 from .conversation import ONES, equivalents, spell, spread
-from .world import NAMES, Edition, Point, draw_edition, load_facts, mistype
+from .world import NAMES, Edition, Point, draw_edition, load_bank, load_facts, load_phrases, mistype
 
 SIZES = {"train": 800, "pool": 2000, "validation": 160, "test": 320}
 LEVELS = {"easy": 0.3, "medium": 0.3, "hard": 0.4}
 CHOICES = {"easy": 0.2, "medium": 0.3, "hard": 0.375}  # the share of questions with options
 LETTERS = "ABCD"
-PHRASES = yaml.safe_load((Path(__file__).parent / "phrases" / "qa.yaml").read_text(encoding="utf-8"))
 TIME = "seconds? minutes? hours? days? weeks? months? years? year quarter evening".replace(" ", "|")
 MEASURES = {
     "money": "£",
@@ -38,7 +34,7 @@ COUNTED = re.compile(rf"(\d+|{'|'.join(ONES[1:])}) (?!({TIME}|metres?|working|wa
 @cache
 def accepted(value: str) -> tuple[str, ...]:
     """The value as the article has it, then other ways to put it that count as the same answer."""
-    ways = [*equivalents(value), *PHRASES["same"].get(value, ())]
+    ways = [*equivalents(value), *load_phrases("qa")["same"].get(value, ())]
     ways.append(re.sub(r"^(under|beneath|behind|beside|by|over|with|through|every|within|inside|on|at|in) ", "", value))
     if m := COUNTED.fullmatch(value):
         number = ONES.index(m[1]) if m[1] in ONES else int(m[1])
@@ -179,13 +175,13 @@ def rivals(fact: dict, point: dict) -> bool:
     return bool(kind) and any(measure(p["values"][0]) == kind for p in fact["points"] if p is not point)
 
 
-def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES, wide: bool = False) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference."""
     rng, out = random.Random(seed), {}
     for split, size in sizes.items():
         name = "train" if split == "pool" else split
-        bank, dealer, seen, records = PHRASES[name], Dealer(rng), set(), {}
-        points = [(fact, p) for fact in load_facts(name) for p in fact["points"]]
+        bank, dealer, seen, records = load_bank("qa", name, wide), Dealer(rng), set(), {}
+        points = [(fact, p) for fact in load_facts(name, wide) for p in fact["points"]]
         by_id = {(fact["id"], p["key"]): fact for fact, p in points}
         by_kind = [(fact["id"], p["key"]) for fact, p in points if p.get("by_kind")]
         single = [(fact["id"], p["key"]) for fact, p in points if not p.get("by_kind")]

@@ -9,10 +9,8 @@ import re
 from collections import Counter
 from itertools import count
 
-import yaml
-
 from .conversation import VAGUE, equivalents, said, spell, spread, then, typed
-from .world import HERE, NAMES, Edition, Point, draw_edition, load_facts, mistype
+from .world import NAMES, Edition, Point, draw_edition, load_bank, load_facts, load_phrases, mistype
 
 SIZES = {"train": 800, "pool": 2000, "validation": 160, "test": 300}
 LEVELS = {"medium": 0.35, "easy": 0.3, "hard": 0.35}
@@ -27,7 +25,7 @@ TOWNS = ["Hexham", "Kelso", "Diss", "Frome", "Leek", "Ripon", "Thame", "Bude"]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
 PARTS = [["in the morning", "morning"], ["in the afternoon", "afternoon"], ["before noon", "by noon"], ["after lunch"]]
 FIGURE = re.compile(r"[£*\d]|(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve) ")
-BANKS = yaml.safe_load((HERE / "phrases" / "summarization.yaml").read_text(encoding="utf-8"))
+NEXT_STEPS = load_phrases("summarization")["next"]
 
 
 def upper(text: str) -> str:
@@ -310,9 +308,9 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
     required = [case["names"], [case["kind"], *([first_word] if short else [])]]
     required += [list(dict.fromkeys([v, *equivalents(p.value)])) for p, v in zip(points, case["values"], strict=True)]
     required += [[case["digits"]]] if case["contact"] else []
-    required += {"callback": [case["days"], case["times"]], "closed": [BANKS["next"]["closed"]],
+    required += {"callback": [case["days"], case["times"]], "closed": [NEXT_STEPS["closed"]],
                  "lead": [[case["lead"]], case["days"]], "credit": [equivalents(case["amount"]), case["days"]],
-                 "stuck": [BANKS["next"]["stuck"], IF, case["days"]]}.get(follow, [BANKS["next"][follow], case["days"]])  # fmt: skip
+                 "stuck": [NEXT_STEPS["stuck"], IF, case["days"]]}.get(follow, [NEXT_STEPS[follow], case["days"]])  # fmt: skip
     back = [case["wrong"]] if troubles & {"slip", "belief"} else []
     back += [case["elsewhere"]] if case["elsewhere"] and said(case["elsewhere"], content) else []
     back += [case["other"]] if "switch" in troubles else []
@@ -325,7 +323,7 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
     right = [alt.lower() for group in required for alt in group]
     unsaid = [v for v in unsaid if not any(v.lower() in alt or alt in v.lower() for alt in right)]
     sound = all(any(said(a, text) for a in group) for group in required for text in (note, content)
-                if group is not BANKS["next"].get(follow))  # fmt: skip
+                if group is not NEXT_STEPS.get(follow))  # fmt: skip
     clean = not any(said(v, note) or v.lower() in right for v in back) and all(said(v, content) for v in back)
     again = (
         "" if follow == "closed" else case["days"][0]
@@ -339,12 +337,12 @@ def record(w: Writer, edition: Edition, points: list[Point], level: str, form: s
             "fact": edition.fact, "topic": edition.topic, "difficulty": level}  # fmt: skip
 
 
-def build(seed: int, sizes: dict[str, int] = SIZES) -> dict[str, list[dict]]:
+def build(seed: int, sizes: dict[str, int] = SIZES, wide: bool = False) -> dict[str, list[dict]]:
     """All splits; the pool carries no reference."""
     rng, seen, out = random.Random(seed), set(), {}
     for split, size in sizes.items():
         base = "train" if split == "pool" else split
-        facts, w, records = load_facts(base), Writer(BANKS[base], rng), []
+        facts, w, records = load_facts(base, wide), Writer(load_bank("summarization", base, wide), rng), []
         levels, forms, turn = spread(LEVELS, size, rng), spread(FORMS, size, rng), Counter()
         for i, (level, form) in enumerate(zip(levels, forms, strict=True)):
             fact = facts[turn[level] % len(facts)]

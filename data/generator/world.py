@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -65,10 +66,32 @@ class Edition:
     points: tuple[Point, ...]
 
 
-def load_facts(split: str) -> list[dict]:
-    """The facts of one split: 'train' (also used for the pool), 'validation' or 'test' (also for the challenge)."""
+@cache
+def further() -> list[dict]:
+    """The facts that are no article of the knowledge base, each with its phrases for every task: they widen the world of
+    a teacher that is trained on more rows than the shipped ones."""
+    files = sorted((HERE / "further").glob("*.yaml"))
+    return [fact for file in files for fact in yaml.safe_load(file.read_text(encoding="utf-8"))]
+
+
+def load_facts(split: str, wide: bool = False) -> list[dict]:
+    """The facts of one split: 'train' (also used for the pool), 'validation' or 'test' (also for the challenge). `wide`
+    puts the further facts after those of train."""
     facts = yaml.safe_load((HERE.parent / "knowledge_base.yaml").read_text(encoding="utf-8"))["facts"]
-    return [fact for fact in facts if fact["split"] == split]
+    return [fact for fact in facts if fact["split"] == split] + (further() if wide else [])
+
+
+@cache
+def load_phrases(task: str) -> dict:
+    """All of a task's phrases: split -> what that split is written with."""
+    return yaml.safe_load((HERE / "phrases" / f"{task}.yaml").read_text(encoding="utf-8"))
+
+
+def load_bank(task: str, split: str, wide: bool = False) -> dict:
+    """What one split of a task is written with; its "facts" hold the phrases of each fact."""
+    bank = load_phrases(task)[split]
+    more = {fact["id"]: fact["phrases"][task] for fact in further()} if wide else {}
+    return {**bank, "facts": {**bank["facts"], **more}}
 
 
 def misplaced(point: dict, first: float, second: float) -> bool:

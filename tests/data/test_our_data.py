@@ -22,13 +22,16 @@ from slmops_utils.tasks import validate
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 sys.path.insert(0, str(DATA))
-from generator.world import NAMES, draw_edition  # noqa: E402
+import generate  # noqa: E402
+from generator.world import NAMES, draw_edition, further  # noqa: E402
 
 LEAST = {"train": 400, "pool": 2000, "validation": 150, "test": 300, "challenge": 80}
 TASKS = ("nli", "qa", "math", "conversation", "summarization")
 LABELS = ("entailment", "neutral", "contradiction")
 FACTS = yaml.safe_load((DATA / "knowledge_base.yaml").read_text(encoding="utf-8"))["facts"]
-MASKED = [t for f in FACTS for t in [f["title"], *f["kinds"], *(v for p in f["points"] for v in p["values"])]] + NAMES
+MASKED = [
+    t for f in FACTS + further() for t in [f["title"], *f["kinds"], *(v for p in f["points"] for v in p["values"])]
+] + NAMES
 # The longest term first, so that "Larkspan shop" goes whole; a number keeps its unit's word, as templates would.
 TERMS = "|".join(map(re.escape, sorted(MASKED, key=len, reverse=True)))
 MASK = re.compile(rf"(?<!\w)(?:{TERMS})(?!\w)|\d[\d.,:]*", re.I)
@@ -215,3 +218,19 @@ def test_a_follow_up_suits_who_asked_and_keeps_its_condition():
             conditional = ["if", "unless", "should"] in row["reference"]["required"]
             back = re.search(r"\b(gets back|rings?|back to us|lets us know|writes? back|shout|hear from)\b", last, re.I)
             assert bool(back and re.search(r"\bif\b", last, re.I)) == conditional, row["id"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_wider_world_stays_apart_from_what_is_held_out(name):
+    known = {fact["id"] for fact in FACTS}
+    assert len(further()) >= 40 and not known & {fact["id"] for fact in further()}
+    rows = generate.TASKS[name].build(11, {"train": 600}, wide=True)["train"]
+    assert {row["fact"] for row in rows} - known, "no further fact was drawn"
+    assert all(validate(example) is None for example in map(parse_record, rows))
+    held_out = [row for split in ("validation", "test", "challenge") for row in load(name, split)]
+    for system in (False, True):
+        new, old = ({row["id"]: text(row, system) for row in group} for group in (rows, held_out))
+        assert near_duplicates(new, old) == []
+    wide, apart = ({s for row in group for s in skeletons(row) if sum(word != "_" for word in s.split()) >= 3}
+                   for group in (rows, held_out))  # fmt: skip
+    assert sorted(wide & apart) == []
