@@ -1,5 +1,7 @@
 """The figures of single notebooks show the numbers they are given."""
 
+import itertools
+
 import matplotlib
 import matplotlib.pyplot
 import numpy as np
@@ -29,7 +31,7 @@ def test_grouped_bars_stand_side_by_side_and_do_not_overlap():
     (axes,) = drawings.grouped_bars({"a": [1, 2], "b": [3, 4]}, ["x", "y"], "rows", "title", numbers="%.0f").axes
     assert heights(axes) == [1, 2, 3, 4] and texts(axes) == ["1", "2", "3", "4"]
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
-    assert all(right <= left for (_, right), (left, _) in zip(edges, edges[1:], strict=False))
+    assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
 
 
 def test_two_splits_show_the_mean_and_every_split():
