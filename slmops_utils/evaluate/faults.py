@@ -74,3 +74,32 @@ def spoil(
     mixed = whole + new
     draw.shuffle(mixed)
     return mixed
+
+
+def bad_day(
+    answered: Sequence[Example], test: Sequence[Example], share: float, seed: int = 0
+) -> tuple[list[Example], dict[str, str]]:
+    """The answers of a bad day: every fault in a share of the rows, test rows with their answers (their ids begin with
+    "leaked-") and rows asked again with a greeting ("-again") among them, in an order that `seed` decides.
+
+    Returns the rows, and {id of a spoiled row: the gate that should notice it}.
+    """
+    draw, count = random.Random(seed), max(1, round(share * len(answered)))
+    order = draw.sample(range(len(answered)), len(answered))
+    day, planted = list(answered), {}
+    for number, (gate, fault) in enumerate(FAULTS.items()):
+        for place in order[number * count : (number + 1) * count]:
+            day[place] = fault(day[place], draw)
+            planted[day[place].id] = gate
+    teacher = next(e.response.model for e in answered if e.response)
+    for example in draw.sample(list(test), count):
+        given = Response(get_task(example.task).target(example), teacher)
+        day.append(replace(example, id=f"leaked-{example.id}", reference=None, response=given))
+        planted[day[-1].id] = "not_held_out"
+    for example in draw.sample(list(answered), count):
+        if example.id not in planted:
+            greeted = [{**m, "content": f"Hello! {m['content']}"} for m in example.messages]
+            day.append(replace(example, id=f"{example.id}-again", messages=greeted))
+            planted[day[-1].id] = "not_repeated"
+    draw.shuffle(day)
+    return day, planted

@@ -125,12 +125,12 @@ def _answer_chunk(
 ) -> Iterator[list[Answer]]:
     ends = end_ids(loaded)
     steps = _generate(loaded, encoded, sampling, batch_size, ends, number)
+    started, waiting = time.perf_counter(), []
     if can_decode(loaded.model):
         choose = Choice(sampling, indices) if sampling.temperature > 0 else None
         packed = decode(loaded.model, encoded, sampling.max_new_tokens, batch_size, ends, choose)
         with suppress(NotImplementedError):  # an attention that only transformers knows: raised before the first token
             steps = chain([next(packed)], packed)
-    started, waiting = time.perf_counter(), []
     for finished in steps:
         waiting += finished
         # handed over a quarter of a batch at a time: each time, a journal waits for its disk

@@ -1,6 +1,7 @@
 """The course as shipped: every notebook runs headless with its overrides, and is committed clean."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -27,6 +28,38 @@ def test_a_notebook_is_committed_clean(path):
     assert set(OVERRIDES[path.stem]["parameters"]) <= set(defaults)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     assert "widgets" not in notebook.metadata
+
+
+def minutes(notebook):
+    """Reading, running and exercises, as the first cell has them."""
+    found = re.search(r"^\| (\d+) minutes? \| (\d+) minutes? \| (\d+) minutes? \|$", notebook.cells[0].source, re.M)
+    return tuple(map(int, found.groups()))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_minutes_are_those_recorded_and_those_of_its_exercises(path):
+    notebook = nbformat.read(path, as_version=4)
+    _, running, exercises = minutes(notebook)
+    recorded = OVERRIDES[path.stem]["seconds"] / 60
+    assert running - 1 <= recorded <= running + 0.25, f"{recorded:.1f} minutes are recorded"
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    each = re.findall(r"^#+ Exercise: `(\w+)` [★☆]{3}, (\d+) minutes$", text, re.M)
+    assert sum(int(number) for _, number in each) == exercises
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    checked = re.findall(r"^\w+ = check\(\"(\w+)\", my_\1\)$", code, re.M)
+    assert checked == [name for name, _ in each] and len(each) == text.count("Exercise:")
+
+
+def test_instructors_read_the_same_minutes_and_every_link_leads_somewhere():
+    table = (ROOT / "notebooks" / "instructors.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        line = next(line for line in table.splitlines() if line.startswith(f"| [{path.stem[:2]}]"))
+        assert int(line.split("|")[3]) == sum(minutes(nbformat.read(path, as_version=4))), path.stem
+    texts = [table, (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")]
+    texts += ["\n".join(c.source for c in nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS]
+    links = {link for text in texts for link in re.findall(r"\]\(([\w./-]+\.(?:md|ipynb))\b", text)}
+    assert links >= {"glossary.md", "instructors.md"}
+    assert [link for link in links if not (ROOT / "notebooks" / link).exists()] == []
 
 
 @pytest.mark.notebooks

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -247,6 +248,16 @@ def test_answers_are_handed_over_before_the_chunk_is_done(tiny):
     assert sorted(a.index for batch in batches for a in batch) == list(range(40))
     assert all(isinstance(a, Answer) and a.seconds > 0 for batch in batches for a in batch)
     assert len(batches) > len(plan_chunks([1] * 40, 2))
+
+
+def test_the_step_that_tries_the_model_is_timed_too(tiny, monkeypatch):
+    def slow(*arguments):
+        time.sleep(0.2)
+        yield from decode(*arguments)
+
+    monkeypatch.setattr(module, "decode", slow)
+    (given,) = answer(tiny, [examples(1)[0].messages], Sampling(3))
+    assert given.seconds >= 0.2
 
 
 def test_the_embedded_model_answers_as_transformers_does(embedded):
