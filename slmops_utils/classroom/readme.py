@@ -87,7 +87,9 @@ def intents_block(folder: Path) -> str:
             "role"
         ]: f"{row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB | {row['latency_ms']['p50']:.0f} ms "
         f"| {row['throughput_per_s']:.1f}"
-        for row in first["rows"]
+        for results in runs.values()
+        for row in results["rows"]
+        if row.get("latency_ms")  # the costs of one seed are those of all: `--no-costs` leaves them out
     }
     hardware, dates = first["hardware"], sorted({results["date"] for results in runs.values()})
     lines = [
