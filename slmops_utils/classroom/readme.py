@@ -76,7 +76,8 @@ def intents_block(folder: Path) -> str:
     if not runs:
         return ""
     first = next(iter(runs.values()))
-    scores = {row["role"]: [] for row in first["rows"]} | {name: [] for name in first["reference_rows"]}
+    names = [*(row["role"] for row in first["rows"]), *first["reference_rows"]]
+    scores: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for results in runs.values():
         for row in results["rows"]:
             scores[row["role"]].append(row["metrics"]["accuracy"])
