@@ -233,6 +233,7 @@ def run_ablate(args: argparse.Namespace) -> int:
 def run_evaluate(args: argparse.Namespace) -> int:
     from .deploy.model_card import has_card, remember_scores
     from .evaluate.compare import ROLES, evaluate, table
+    from .tasks import choose_shots
 
     models = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
     models |= _named(args.also, "--also", "LABEL=MODEL")
@@ -240,7 +241,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         print(f"name at least one model: {', '.join('--' + role for role in ROLES)}", file=sys.stderr)
         return 2
     train = _read_all(args.train) if args.train else []
-    shots = train[: args.shots]
+    shots = choose_shots(train, args.shots)
     results = evaluate(models, _read_all([args.test])[: args.limit], train, args.out, shots, not args.no_costs,
                        args.price_per_hour, args.seed, args.price_per_token, args.within,
                        _named(args.file, "--file", "LABEL=PATH"), not args.no_answers)  # fmt: skip

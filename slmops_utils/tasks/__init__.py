@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def validate(example: Example) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         return f"not a reference of {example.task}: {error}"
     return None if score == 1 else f"its own gold answer scores {score:.2f} {name}, not 1"
+
+
+def choose_shots(examples: Sequence[Example], number: int) -> list[Example]:
+    """The first `number` labelled examples or, where the references are labels that return, the first of each label in
+    turn: a model that is shown one label alone repeats it."""
+    by_reference: dict[str, list[Example]] = {}
+    for example in examples:
+        by_reference.setdefault(str(example.reference), []).append(example)
+    if 2 * len(by_reference) > len(examples):  # free answers, hardly one of them twice
+        return list(examples[:number])
+    turns = (row for rank in zip_longest(*by_reference.values()) for row in rank if row is not None)
+    return list(islice(turns, number))
 
 
 def few_shot(prompt: list[dict[str, str]], shots: Sequence[Example], task: Task) -> list[dict[str, str]]:

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slmops_utils.records import Example
-from slmops_utils.tasks import MODULES, Metric, Task, get_task, instructed, validate
+from slmops_utils.tasks import MODULES, Metric, Task, choose_shots, get_task, instructed, validate
 
 ASKED = {"role": "user", "content": "Which lamp is lit?"}
 REFERENCES = {
@@ -103,3 +104,19 @@ except ValueError as error:
 def test_a_name_from_a_data_file_reaches_no_other_module(name):
     with pytest.raises(ValueError, match="no task type"):
         get_task(name)
+
+
+def test_shots_are_of_each_label_in_turn_and_the_first_rows_where_answers_are_free():
+    labels = [
+        ("a", "neutral"),
+        ("b", "neutral"),
+        ("c", "entailment"),
+        ("d", "neutral"),
+        ("e", "entailment"),
+        ("f", "neutral"),
+    ]
+    closed = [Example(i, "nli", [{"role": "user", "content": "?"}], label) for i, label in labels]
+    assert [e.id for e in choose_shots(closed, 3)] == ["a", "c", "b"]
+    free = [replace(e, reference={"answers": [e.id]}) for e in closed]
+    assert [e.id for e in choose_shots(free, 2)] == ["a", "b"]
+    assert choose_shots([], 2) == [] == choose_shots(closed, 0)
