@@ -94,8 +94,9 @@ def score_against_cost(results: dict[str, Any]) -> Any:
         ylabel=f"{metric} (%)",
         title="Score against latency",
         xlim=(0, None),
-        ylim=(0, 105),
+        ylim=(-16, 105),  # room below 0 for a label
     )
+    axes.set_yticks(range(0, 101, 20))
     axes.margins(x=0.25)
     return figure
 
