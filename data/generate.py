@@ -47,7 +47,8 @@ def build() -> dict[str, bytes]:
 def write_more(tasks: list[str], splits: list[str], rows: int, seed: int, out: Path, wide: bool = False) -> None:
     """Write `rows` other rows of each split, drawn with another seed; their ids say which, so files can be joined.
 
-    `wide` draws from the further facts as well. Only train and pool: whatever else is drawn from the test facts would weaken the test.
+    `wide` draws from the further facts as well. Only train and pool: whatever else is drawn from the test facts would
+    weaken the test.
     """
     for task in tasks:
         for split in splits:

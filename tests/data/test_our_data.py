@@ -78,6 +78,12 @@ def skeletons(row: dict, system: bool = False) -> list[str]:
     return [skeleton(s) for s in sentences(text(row, system) + "\n" + reply)]
 
 
+def templates(rows: list[dict]) -> set[str]:
+    """The skeletons of at least three words, of what people wrote and of the help articles."""
+    found = (s for row in rows for s in skeletons(row) + skeletons(row, system=True))
+    return {s for s in found if sum(word != "_" for word in s.split()) >= 3}
+
+
 def overused(counts: Counter, whole: int, share: float = 0.02) -> list[tuple[str, int]]:
     """Skeletons with too large a share (and more than 4); a bare mask, such as a fact's title, may recur."""
     return [(s, n) for s, n in counts.items() if n > max(4, share * whole) and set(s.split()) - {"_"}]
@@ -144,11 +150,10 @@ def test_a_planted_near_duplicate_and_a_planted_template_are_caught():  # a chec
 
 
 def test_test_sentences_share_no_template_with_train(task):
-    def long_ones(*splits):
-        found = (s for split in splits for row in task[split] for s in skeletons(row) + skeletons(row, system=True))
-        return {s for s in found if sum(word != "_" for word in s.split()) >= 3}
-
-    assert sorted(long_ones("train", "pool") & long_ones("test", "challenge")) == []
+    before, after = (
+        [row for split in splits for row in task[split]] for splits in (("train", "pool"), ("test", "challenge"))
+    )
+    assert sorted(templates(before) & templates(after)) == []
 
 
 @pytest.mark.parametrize("split", [split for split in LEAST if split != "pool"])
@@ -231,6 +236,4 @@ def test_a_wider_world_stays_apart_from_what_is_held_out(name):
     for system in (False, True):
         new, old = ({row["id"]: text(row, system) for row in group} for group in (rows, held_out))
         assert near_duplicates(new, old) == []
-    wide, apart = ({s for row in group for s in skeletons(row) if sum(word != "_" for word in s.split()) >= 3}
-                   for group in (rows, held_out))  # fmt: skip
-    assert sorted(wide & apart) == []
+    assert sorted(templates(rows) & templates(held_out)) == []
