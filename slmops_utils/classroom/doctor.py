@@ -15,9 +15,8 @@ from ..models.embedded import EmbeddedModelError, check_gguf, embedded_folder, f
 from ..models.hardware import choose_device, choose_dtype, core_count, cpu_features, memory_bytes
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "gguf", "jupyterlab", "ipywidgets", "papermill")
-RECORDED_GFLOPS = (
-    408.0  # matmul of the machine on which overrides.yaml's seconds were measured, as `matmul_gflops` says
-)
+# matmul of the machine on which overrides.yaml's seconds were measured, as `matmul_gflops` says
+RECORDED_GFLOPS = 408.0
 
 
 @cache

@@ -6,7 +6,7 @@ Those of a results JSON, or of a loss curve, are in plots.py.
 from collections.abc import Sequence
 from typing import Any
 
-from ..evaluate.figures import COLOURS
+from ..evaluate.figures import COLOURS, error_bar
 from .plots import _axes
 
 PALETTE = ("#3b4a6b", "#2a9d74", "#d98e32", "#8f6fb3")
@@ -24,9 +24,8 @@ def _panels(count: int, width: float, height: float, **options: Any) -> tuple[An
 
 
 def _error(score: Interval) -> list[list[float]]:
-    """How far a score's interval reaches below and above it, in points, as matplotlib wants it."""
-    value, low, high = score
-    return [[100 * max(0.0, value - low)], [100 * max(0.0, high - value)]]
+    """The error bar of a score, in points."""
+    return error_bar(*(100 * number for number in score))
 
 
 def grouped_bars(

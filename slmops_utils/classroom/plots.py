@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..evaluate.figures import COLOURS, colour_of
+from ..evaluate.figures import COLOURS, colour_of, error_bar
 
 
 def _axes(width: float = 7.0, height: float = 3.6) -> tuple[Any, Any]:
@@ -56,7 +56,7 @@ def draw_scores(results: dict[str, Any], axes: Any, title: str = "") -> None:
     for i, (_, score, colour) in enumerate(bars):
         low, high = score["ci95"]
         value = 100 * score["value"]
-        error = [[max(0.0, value - 100 * low)], [max(0.0, 100 * high - value)]]
+        error = error_bar(value, 100 * low, 100 * high)
         axes.barh(i, value, color=colour, height=0.62, xerr=error, ecolor="#333333", capsize=3)
         axes.text(max(100 * high, value) + 1.5, i, f"{value:.0f} %", va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [name for name, *_ in bars])

@@ -64,6 +64,14 @@ def teacher_table(folder: Path, split: str, suffix: str) -> str:
     )
 
 
+def _costs(row: dict[str, Any]) -> str:
+    """What a model costs, as cells of a table: parameters, on disk, one request, requests a second."""
+    return (
+        f"{row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB "
+        f"| {row['latency_ms']['p50']:.0f} ms | {row['throughput_per_s']:.1f}"
+    )
+
+
 def load_intents(folder: Path) -> dict[int, dict[str, Any]]:
     """Seed -> results of the recorded roads on Banking77, each from its own corrected teacher on."""
     paths = sorted(folder.glob("banking77_seed*.json"))
@@ -83,15 +91,9 @@ def intents_block(folder: Path) -> str:
             scores[row["role"]].append(row["metrics"]["accuracy"])
         for name, found in results["reference_rows"].items():
             scores[name].append(found["accuracy"])
-    costs = {
-        row[
-            "role"
-        ]: f"{row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB | {row['latency_ms']['p50']:.0f} ms "
-        f"| {row['throughput_per_s']:.1f}"
-        for results in runs.values()
-        for row in results["rows"]
-        if row.get("latency_ms")  # the costs of one seed are those of all: `--no-costs` leaves them out
-    }
+    # the costs of one seed are those of all: `--no-costs` leaves them out
+    costed = (row for results in runs.values() for row in results["rows"] if row.get("latency_ms"))
+    costs = {row["role"]: _costs(row) for row in costed}
     hardware, dates = first["hardware"], sorted({results["date"] for results in runs.values()})
     lines = [
         f"| {name} | {' | '.join(map(percent, found))} | {100 * sum(s['value'] for s in found) / len(found):.1f} % | {costs.get(name, '| | |')} |\n"
@@ -123,8 +125,7 @@ def results_block(folder: Path) -> str:
             f"{results['date']} on {hardware['cores']} cores, {hardware['dtype']})\n\n"
             "| | score | parameters | on disk | one request, p50 | requests/s | peak memory |\n|---|---|---|---|---|---|---|\n"
             + "".join(
-                f"| {row['role']} | {percent(row['metrics'][metric])} | {row['parameters'] / 1e6:.1f} M | {row['bytes_on_disk'] / 1e6:.0f} MB "
-                f"| {row['latency_ms']['p50']:.0f} ms | {row['throughput_per_s']:.1f} | {row['peak_memory_bytes'] / 2**20:.0f} MiB |\n"
+                f"| {row['role']} | {percent(row['metrics'][metric])} | {_costs(row)} | {row['peak_memory_bytes'] / 2**20:.0f} MiB |\n"
                 for row in results["rows"]
             )
             + "".join(

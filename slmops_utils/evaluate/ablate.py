@@ -89,10 +89,11 @@ def ablate(plan: Ablation, shard: tuple[int, int] = (1, 1)) -> Iterator[dict[str
     def make(task: str, method: str, seed: int) -> dict[str, Any] | None:
         return run_one(plan, teacher(), start(task), task, method, seed)
 
+    carved = f"{plan.layers} layers, {plan.rule}"
+    starts = {task: fingerprint(plan.untuned[task]) if task in plan.untuned else carved for task in plan.tasks}
     planned = []
     for task, method, seed in asked:
-        carved = fingerprint(plan.untuned[task]) if task in plan.untuned else f"{plan.layers} layers, {plan.rule}"
-        settings = asdict(plan.settings_of(task, method, seed)) | {"teacher": whose, "start": carved}
+        settings = asdict(plan.settings_of(task, method, seed)) | {"teacher": whose, "start": starts[task]}
         planned.append(Planned(f"{task}-{method}-s{seed}", settings, partial(make, task, method, seed)))
     yield from make_missing(plan.out, planned, shard)
 

@@ -32,6 +32,11 @@ def _wrong(example: Example, draw: random.Random) -> Example:
     return _text(example, f"{text[: -len(label)] if text.endswith(label) else ''}{other}")
 
 
+def _leaked(example: Example) -> Example:
+    """A held-out row with its right answer, as if a teacher had given it."""
+    return replace(_text(example, get_task(example.task).target(example)), id=f"leaked-{example.id}")
+
+
 FAULTS: dict[str, Callable[[Example, random.Random], Example]] = {
     "answered": lambda example, draw: replace(example, response=None),
     "finished": _cut,
@@ -59,7 +64,7 @@ def spoil(
     whole = [e for i, e in enumerate(rows) if i not in chosen]
     if gate == "not_held_out":
         leaked = draw.sample(list(held_out), min(count, len(held_out)))
-        new = [replace(_text(e, get_task(e.task).target(e)), id=f"leaked-{e.id}") for e in leaked]
+        new = [_leaked(e) for e in leaked]
     elif gate == "not_repeated":
         few = whole[: max(count // 20, 1)]
         new = [replace(few[i % len(few)], id=f"{few[i % len(few)].id}-again{i // len(few)}") for i in range(count)]
@@ -93,8 +98,7 @@ def bad_day(
             planted[day[place].id] = gate
     teacher = next(e.response.model for e in answered if e.response)
     for example in draw.sample(list(test), count):
-        given = Response(get_task(example.task).target(example), teacher)
-        day.append(replace(example, id=f"leaked-{example.id}", reference=None, response=given))
+        day.append(replace(_leaked(replace(example, response=Response("", teacher))), reference=None))
         planted[day[-1].id] = "not_held_out"
     for example in draw.sample(list(answered), count):
         if example.id not in planted:

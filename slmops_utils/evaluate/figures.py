@@ -28,6 +28,11 @@ def headline(results: dict[str, Any]) -> str:
     return next(iter(results["rows"][0]["metrics"]))
 
 
+def error_bar(value: float, low: float, high: float) -> list[list[float]]:
+    """How far an interval reaches below and above a value, as matplotlib wants it."""
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]
+
+
 def plain(text: str) -> str:
     """Text in which matplotlib finds no formula, cut where it would crowd the figure out."""
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
@@ -82,7 +87,7 @@ def score_against(results: dict[str, Any], cost: str) -> str | None:
     for row, x in points:
         score, colour = row["metrics"][metric], colour_of(row["role"], roles)
         value, (low, high) = 100 * score["value"], (100 * end for end in score["ci95"])
-        axes.errorbar(x, value, yerr=[[max(0, value - low)], [max(0, high - value)]], fmt="o", color=colour, capsize=3)
+        axes.errorbar(x, value, yerr=error_bar(value, low, high), fmt="o", color=colour, capsize=3)
     _labels(axes, [(x, 100 * row["metrics"][metric]["value"], row["role"]) for row, x in points])
     axes.set_xlabel("latency of one request, p50 (ms)" if cost == "latency" else "peak memory (MiB)", color=INK)
     axes.set_ylabel(plain(f"{metric} (%)"), color=INK)
@@ -113,7 +118,7 @@ def slice_dots(found: dict[str, dict[str, Any]], metric: str) -> str:
             if score:
                 value, (low, high) = 100 * score["value"], (100 * end for end in score["ci95"])
                 axes.errorbar(value, place + 0.16 * (i - (len(roles) - 1) / 2), fmt="o", color=colour, markersize=5,
-                              xerr=[[max(0, value - low)], [max(0, high - value)]],
+                              xerr=error_bar(value, low, high),
                               label=plain(role) if place == 0 else None)  # fmt: skip
     axes.set_yticks(range(len(found)), [plain(f"{name} ({part['rows']})") for name, part in found.items()])
     axes.set_ylim(len(found) - 0.4, -0.6)
