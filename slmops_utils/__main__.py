@@ -491,6 +491,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("ablate", run_ablate, "compare the methods: one start, the same rows and time, several seeds")
     sub.add_argument("--teacher", help="a model name (data/teacher)")
     sub.add_argument("--tasks", nargs="+", help="default: nli qa")
+    sub.add_argument("--name", help="what the results call the one task of data that are your own")
     sub.add_argument("--methods", nargs="+", help="default: labels and every method of distill")
     sub.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
     sub.add_argument("--untuned", nargs="+", default=[], metavar="TASK=FOLDER", help="what the students start from; "

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..deploy.edge import edge_table
 from ..evaluate.ablation import markdown, summarise
 from ..evaluate.runs import read_runs
 from ..evaluate.size_table import curve, teacher_of
@@ -21,6 +22,7 @@ ABLATION = "<!-- ablation: written by slmops_utils.classroom.readme -->", "<!-- 
 ABLATION_FIGURE = "data/results/ablation.png"
 SIZES = "<!-- sizes: written by slmops_utils.classroom.readme -->", "<!-- /sizes -->"
 SIZES_FIGURE = "data/results/sizes.png"
+EDGE = "<!-- edge: written by slmops_utils.classroom.readme -->", "<!-- /edge -->"
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -198,6 +200,34 @@ def write_sizes_figure(folder: Path, path: Path) -> None:
     _save(figure, path)
 
 
+def edge_block(folder: Path) -> str:
+    """The exports of each recorded student: what they save, what they keep, and whether they still say the same."""
+    parts = []
+    for path in sorted(folder.glob("edge_*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
+        lines = []
+        for row in results["rows"]:
+            found = results["checks"].get(row["role"])
+            same = f"{found['same_verdict']:.1%} | {found['same_argmax']:.1%}" if found else " | "
+            requests = results["requests_vs_teacher"].get(row["role"])
+            served = f"{requests['value']:.1f} ({requests['ratio']:.1f} ×)" if requests else ""
+            lines.append(
+                f"| {row['role']} | {percent(row['metrics'][metric])} | {row['latency_ms']['p50']:.0f} ms "
+                f"| {row['peak_memory_bytes'] / 2**20:.0f} MiB | {row['bytes_on_disk'] / 1e6:.1f} MB | {same} | {served} |\n"
+            )
+        peers = [found["peer_value"] for found in results["requests_vs_teacher"].values()]
+        parts.append(
+            f"**{path.stem.removeprefix('edge_')}** ({results['n_test']} test rows; recorded {results['date']} on {hardware['cores']} "
+            f"cores, teacher in {hardware['dtype']})\n\n{edge_table(results['edge'])}\n\n"
+            "| | score | one request, p50 | memory | on disk | same verdict | same token | requests/s at 8 |\n"
+            f"|---|---|---|---|---|---|---|---|\n{''.join(lines)}\n"
+            f"The last column is set against the teacher in batches of 8 (`transformers.generate`), "
+            f"{min(peers):.1f} to {max(peers):.1f} requests/s; aim: 8 ×.\n"
+        )
+    return "\n".join(parts) or "Not recorded yet: `tests/benchmarks/bench_edge.py` does it."
+
+
 def between(text: str, start: str, end: str, block: str) -> str:
     """`text` with `block` between its two markers. Raises ValueError where they are not there once each."""
     before, rest = text.split(start)
@@ -211,6 +241,7 @@ def main() -> int:
     new = between(text, START, END, results_block(folder))
     new = between(new, *ABLATION, ablation_block(folder))
     new = between(new, *SIZES, sizes_block(folder))
+    new = between(new, *EDGE, edge_block(folder))
     if "--check" in sys.argv:
         print(
             "README results agree with data/results"

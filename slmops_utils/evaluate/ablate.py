@@ -37,6 +37,7 @@ class Ablation:
     out: Path = Path("data/results/ablate")
     work: Path = Path("build/ablate")  # soft targets, and checkpoints of runs not yet done
     tasks: Sequence[str] = ("nli", "qa")
+    name: str = ""  # what the runs call their one task, where the files are not the course's own
     methods: Sequence[str] = COMPARED
     seeds: Sequence[int] = (0, 1, 2)
     untuned: dict[str, str] = field(default_factory=dict)  # task -> carved start; carved here where there is none
@@ -60,7 +61,13 @@ class Ablation:
         """(task, method, seed) of every run, whole seeds first. Raises ValueError for a method that there is not."""
         if unknown := [m for m in self.methods if m not in COMPARED]:
             raise ValueError(f"no method {', '.join(unknown)}; there are {', '.join(COMPARED)}")
+        if self.name and len(self.tasks) != 1:
+            raise ValueError(f"--name {self.name} is for one task, not for {', '.join(self.tasks)}")
         return [(t, m, s) for s in self.seeds for t in self.tasks for m in self.methods]
+
+    def called(self, task: str) -> str:
+        """What results call a task."""
+        return self.name or task
 
 
 @dataclass
@@ -94,7 +101,7 @@ def ablate(plan: Ablation, shard: tuple[int, int] = (1, 1)) -> Iterator[dict[str
     planned = []
     for task, method, seed in asked:
         settings = asdict(plan.settings_of(task, method, seed)) | {"teacher": whose, "start": starts[task]}
-        planned.append(Planned(f"{task}-{method}-s{seed}", settings, partial(make, task, method, seed)))
+        planned.append(Planned(f"{plan.called(task)}-{method}-s{seed}", settings, partial(make, task, method, seed)))
     yield from make_missing(plan.out, planned, shard)
 
 
@@ -119,16 +126,17 @@ def run_one(
     student = replace(start.student, model=copy.deepcopy(start.student.model))
     without = [replace(example, response=None) for example in start.labelled]
     lessons = without if method == LABELS else start.labelled + start.answered
-    folder = plan.work / "runs" / f"{task}-{method}-s{seed}"
+    called = plan.called(task)
+    folder = plan.work / "runs" / f"{called}-{method}-s{seed}"
     try:
         told = distill(student, lessons, folder, plan.settings_of(task, method, seed), teacher=teacher,
-                       soft_targets=plan.work / "soft_targets" / task)  # fmt: skip
+                       soft_targets=plan.work / "soft_targets" / called)  # fmt: skip
     except NoRationales as error:
-        print(f"{task}, {method}: left out: {error}", flush=True)
+        print(f"{called}, {method}: left out: {error}", flush=True)
         return None
     student = as_saved(student)
     report = {
-        "task": task,
+        "task": called,
         "method": method,
         "seed": seed,
         **{name: told[name] for name in ("steps", "seconds", "tokens_per_s", "rows")},

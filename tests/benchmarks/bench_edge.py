@@ -1,12 +1,12 @@
 """The exported student against its teacher.
 
-`edge_requests_vs_teacher`, called by `make bench`: requests a second of the student, exported to GGUF q8_0 and served over
+`edge_requests_vs_teacher`, called by `make bench`: requests a second of the student, exported to GGUF and served over
 HTTP, against the bf16 teacher in batched `transformers.generate`, at the same concurrency. The edge goal of a trained
 student is recorded by
 
     python tests/benchmarks/bench_edge.py --teacher data/teacher --student build/road/nli/student --test data/nli/test.jsonl
 
-which exports it in every 8- and 4-bit form, checks each against the student, measures all beside the teacher, and writes
+which exports it in every form, checks each against the student, measures all beside the teacher, and writes
 data/results/edge_TASK.json. Nothing else should run meanwhile.
 """
 
@@ -19,6 +19,8 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from bench_generate import transformers_generate
+
 from slmops_utils.deploy.check import check_export, verdict
 from slmops_utils.deploy.edge import edge_goal, edge_table
 from slmops_utils.deploy.export import export
@@ -26,14 +28,15 @@ from slmops_utils.deploy.serve import serving
 from slmops_utils.evaluate.compare import evaluate, table
 from slmops_utils.evaluate.served import served_answers
 from slmops_utils.models.carve import save, shrink
+from slmops_utils.models.hardware import core_count
 from slmops_utils.models.load import load_model
 from slmops_utils.records import atomic_writer, read_records
-from slmops_utils.synthesize.answer import Sampling, answer
+from slmops_utils.synthesize.answer import Sampling
 from slmops_utils.tasks import get_task
 
 CONCURRENCY = 8
 AIM = 8.0  # times the teacher's requests a second
-EXPORTS = (("gguf", "q8_0"), ("gguf", "q4_0"), ("onnx", "int8"), ("onnx", "int4"))
+EXPORTS = (("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_0"), ("onnx", "int8"), ("onnx", "int4"))
 
 
 def requests_vs_teacher(
@@ -47,19 +50,21 @@ def requests_vs_teacher(
 ) -> dict:
     """Requests a second of both, in the form of build/bench.json; `requests` of the student, `theirs` of the teacher.
 
-    Every request of the student is another text (a number before it), so that no prompt is found in the server's cache.
+    The teacher answers with `transformers.generate`, in batches as its documentation shows them. Every request of the student
+    is another text (a number before it), so that no prompt is found in the server's cache.
     """
     task = get_task(test[0].task)
-    prompts = [task.prompt(example) for example in islice(cycle(test), max(requests, theirs))]
-    big = load_model(teacher, "bfloat16")
-    answer(big, prompts[:CONCURRENCY], sampling, CONCURRENCY)  # warm
+    way = transformers_generate(load_model(teacher, "bfloat16"), sampling, CONCURRENCY)
+    asked = list(islice(cycle(test), theirs))
+    way(asked[:CONCURRENCY])  # warm
     started = time.perf_counter()
-    answer(big, prompts[:theirs], sampling, CONCURRENCY)
+    way(asked)
     peer = theirs / (time.perf_counter() - started)
-    del big
+    del way
     examples = [replace(test[i % len(test)], id=f"request-{i}") for i in range(requests)]
-    numbered = [[*p[:-1], {**p[-1], "content": f"{i}. {p[-1]['content']}"}] for i, p in enumerate(prompts[:requests])]
-    with serving(student, slots=CONCURRENCY, threads=threads) as served:
+    prompts = [task.prompt(example) for example in examples]
+    numbered = [[*p[:-1], {**p[-1], "content": f"{i}. {p[-1]['content']}"}] for i, p in enumerate(prompts)]
+    with serving(student, slots=CONCURRENCY, threads=threads or core_count()) as served:
         served_answers(served.endpoint, examples[:CONCURRENCY], numbered[:CONCURRENCY], replace(sampling, seed=1))
         started = time.perf_counter()
         served_answers(served.endpoint, examples, numbered, sampling)
@@ -67,7 +72,7 @@ def requests_vs_teacher(
     return {
         "value": round(value, 3),
         "unit": f"requests/s at {CONCURRENCY}",
-        "peer": "bf16 teacher, batched transformers",
+        "peer": "bf16 teacher, transformers.generate",
         "peer_value": round(peer, 3),
         "ratio": round(value / peer, 2),
         "aim": AIM,
@@ -93,6 +98,7 @@ def record(
     teacher: str, student: str, test: list, train: list, out: Path, work: Path, check_rows: int, threads: int | None
 ) -> dict:
     """Export, check, measure and write the results JSON with "checks", "edge" and "requests_vs_teacher" beside the rows."""
+    most = get_task(test[0].task).max_new_tokens
     models, files, checks = {"teacher": teacher, "student": student}, {}, {}
     with ExitStack() as stack:
         for form, precision in EXPORTS:
@@ -104,15 +110,20 @@ def record(
             print(f"{form} {verdict(checks[label], precision)}", flush=True)
             files[label] = path
             models[label] = (
-                stack.enter_context(serving(str(path), threads=threads)).endpoint if form == "gguf" else str(path)
+                stack.enter_context(serving(str(path), threads=threads or core_count())).endpoint
+                if form == "gguf"
+                else str(path)
             )
-        results = evaluate(models, test, train, out, files=files)
+        results = evaluate(models, test, train, out, files=files, keep_answers=False)
+    for row in results["rows"]:  # a port says nothing tomorrow
+        row["model"] = str(files.get(row["role"], row["model"]))
     results |= {
         "checks": checks,
         "edge": edge_goal(results),
-        "requests_vs_teacher": requests_vs_teacher(
-            teacher, student, test, Sampling(get_task(test[0].task).max_new_tokens), threads=threads
-        ),
+        "requests_vs_teacher": {
+            label: requests_vs_teacher(teacher, str(files[label]), test, Sampling(most), threads=threads)
+            for label in ("gguf q8_0", "gguf q4_0")
+        },
     }
     with atomic_writer(out) as file:
         json.dump(results, file, indent=1)
@@ -134,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("build/edge"), help="where the exports are kept")
     parser.add_argument("--out", type=Path, help="default: data/results/edge_TASK.json")
-    parser.add_argument("--threads", type=int, help="of the server (default: one for each core but one)")
+    parser.add_argument("--threads", type=int, help="of the server (default: one for each core)")
     args = parser.parse_args()
     os.environ["SLMOPS_DTYPE"] = "bfloat16"  # the teacher as it is published, here and in the processes that measure
     test = list(read_records(args.test))[: args.limit]

@@ -1,5 +1,6 @@
 """A real llama.cpp server: chat, streaming, usage, log-probabilities, many at once, a teacher over the network, the end."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +120,27 @@ def test_500_requests_at_concurrency_8(client, served, taught_examples):
     first = answers[: len(taught_examples)]  # the same question gets the same answer
     same = [given == first[i % len(first)] for i, given in enumerate(answers)]
     assert sum(same) > 490  # half precision may see a near tie another way in another batch
+
+
+def test_waves_of_clients_that_keep_their_connections_are_not_held_up(served):
+    """With fewer threads for HTTP than connections, a wave of 16 waits five seconds for one to be given up, now and then."""
+
+    async def waves() -> float:
+        slowest = 0.0
+        for _ in range(12):
+            async with openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+                for size in (1, 4, 16, 2, 32):
+                    asked = {"model": served.model, "max_tokens": 1, "temperature": 0}
+                    calls = (
+                        client.chat.completions.create(messages=[{"role": "user", "content": f"{i}"}], **asked)
+                        for i in range(size)
+                    )
+                    started = time.perf_counter()
+                    await asyncio.gather(*calls)
+                    slowest = max(slowest, time.perf_counter() - started)
+        return slowest
+
+    assert asyncio.run(waves()) < 4
 
 
 def test_the_serving_process_holds_the_model_and_no_training_library(served):

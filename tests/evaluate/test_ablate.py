@@ -51,6 +51,14 @@ def test_every_method_starts_from_the_same_weights_and_leaves_its_scores(plan):
     assert len(list((plan.work / "soft_targets" / "nli").glob("shard-*"))) == 1, "the divergences share one shard"
 
 
+def test_data_of_ones_own_have_a_name_of_their_own(plan):
+    named = replace(plan, name="intents", methods=("forward_kl",))
+    assert [run["task"] for run in ablate(named)] == ["intents"]
+    assert (plan.out / "intents-forward_kl-s0.json").exists() and (plan.work / "soft_targets" / "intents").is_dir()
+    with pytest.raises(ValueError, match="--name intents is for one task, not for nli, qa"):
+        replace(named, tasks=("nli", "qa")).runs()
+
+
 def test_what_is_there_is_not_run_again(plan):
     plan = replace(plan, methods=("labels", "text"))
     assert len(list(ablate(plan))) == 2
