@@ -257,16 +257,16 @@ def run_study(args: argparse.Namespace) -> int:
     from .evaluate.study_gates import MATH, plans
     from .evaluate.study_teachers import committee_plan, rationale_plans
 
-    out, work = args.out / args.name, args.work / args.name
+    out, work = args.out / args.study, args.work / args.study
     if not args.show:
         shard = _shard(args.shard)
         setting, math = _settings(Setting(), args), _settings(MATH, args)
         math = replace(math, layers=MATH.layers if args.math_layers is None else args.math_layers)
-        if args.name == "committee":
+        if args.study == "committee":
             todo = [lambda: committee_plan(setting, work, args.member)]
         else:
-            todo = plans_of(args.tasks, (plans if args.name == "gates" else rationale_plans)(setting, math, work))
-        made = run_study(args.name, todo, out, work, args.seeds, shard)
+            todo = plans_of(args.tasks, (plans if args.study == "gates" else rationale_plans)(setting, math, work))
+        made = run_study(args.study, todo, out, work, args.seeds, shard)
         print(f"{made} runs made")
     lines = read_study(out)
     print(study_table(lines) if lines else f"{out}: nothing recorded yet")
@@ -537,8 +537,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(
         "study", run_study, "measure what gates, reasons or a committee do to the student; resumable, in shards"
     )
-    sub.add_argument("name", choices=("gates", "rationale", "committee"))
-    sub.add_argument("--out", type=Path, default=Path("data/results"), help="one JSON a run goes to OUT/NAME/")
+    sub.add_argument("study", choices=("gates", "rationale", "committee"))
+    sub.add_argument("--name", help="what the results call the task of data that are your own")
+    sub.add_argument("--out", type=Path, default=Path("data/results"), help="one JSON a run goes to OUT/STUDY/")
     sub.add_argument(
         "--work", type=Path, default=Path("build/study"), help="the teacher's answers and the untuned students"
     )

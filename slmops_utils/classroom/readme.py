@@ -10,6 +10,7 @@ from typing import Any
 
 from ..deploy.edge import edge_table
 from ..evaluate.ablation import markdown, summarise
+from ..evaluate.case_study import case_study
 from ..evaluate.runs import read_runs
 from ..evaluate.size_table import curve, teacher_of
 from ..evaluate.size_table import markdown as sizes_markdown
@@ -22,6 +23,7 @@ ABLATION = "<!-- ablation: written by slmops_utils.classroom.readme -->", "<!-- 
 ABLATION_FIGURE = "data/results/ablation.png"
 SIZES = "<!-- sizes: written by slmops_utils.classroom.readme -->", "<!-- /sizes -->"
 SIZES_FIGURE = "data/results/sizes.png"
+SMALLEST = "gguf q4_0"
 EDGE = "<!-- edge: written by slmops_utils.classroom.readme -->", "<!-- /edge -->"
 
 
@@ -216,6 +218,8 @@ def edge_block(folder: Path) -> str:
                 f"| {row['role']} | {percent(row['metrics'][metric])} | {row['latency_ms']['p50']:.0f} ms "
                 f"| {row['peak_memory_bytes'] / 2**20:.0f} MiB | {row['bytes_on_disk'] / 1e6:.1f} MB | {same} | {served} |\n"
             )
+        fourbit = case_study(results)["achieved"].get(SMALLEST, [])
+        listed = "".join(f"- {sentence}\n" for sentence in fourbit)
         peers = [found["peer_value"] for found in results["requests_vs_teacher"].values()]
         parts.append(
             f"**{path.stem.removeprefix('edge_')}** ({results['n_test']} test rows; recorded {results['date']} on {hardware['cores']} "
@@ -223,7 +227,8 @@ def edge_block(folder: Path) -> str:
             "| | score | one request, p50 | memory | on disk | same verdict | same token | requests/s at 8 |\n"
             f"|---|---|---|---|---|---|---|---|\n{''.join(lines)}\n"
             f"The last column is set against the teacher in batches of 8 (`transformers.generate`), "
-            f"{min(peers):.1f} to {max(peers):.1f} requests/s; aim: 8 ×.\n"
+            f"{min(peers):.1f} to {max(peers):.1f} requests/s; aim: 8 ×.\n\n"
+            f"As the case study lists its results, {SMALLEST} against the teacher:\n\n{listed}"
         )
     return "\n".join(parts) or "Not recorded yet: `tests/benchmarks/bench_edge.py` does it."
 

@@ -18,10 +18,11 @@ from .supervised import Method, only_supervised
 
 PREFIX = "Explain only: "
 RATIONALE = "#rationale"  # ends the id of a rationale's row
+LEAST = 0.05  # of the examples must have one: a few would get the whole task's weight
 
 
 class NoRationales(ValueError):
-    """None of the examples says why."""
+    """Too few of the examples say why."""
 
 
 def label_and_rationale(example: Example, labels: Sequence[str] = ()) -> tuple[str, str | None] | None:
@@ -51,7 +52,8 @@ def step_by_step_rows(
     """Rows of both tasks, and how many examples gave none.
 
     Weights are such that the loss is the label task's mean over its tokens plus `rationale_weight` times the rationale
-    task's: rationales are longer, and would drown the labels otherwise. Raises NoRationales when no example has one.
+    task's: rationales are longer, and would drown the labels otherwise. Raises NoRationales when fewer than 5 % of the
+    examples have one.
     """
     labels = known_labels(examples)
     asked, explained = [], []
@@ -64,10 +66,10 @@ def step_by_step_rows(
             last = example.prompt[-1]
             prompt = [*example.prompt[:-1], {**last, "content": PREFIX + last["content"]}]
             explained.append(_row_of(example, prompt, found[1], RATIONALE))
-    if not explained:
+    if len(explained) < max(1, LEAST * len(asked)):
         raise NoRationales(
-            f"method 'step_by_step' needs rationales, and none of the {len(examples):,} examples has one: write them "
-            "under 'rationale', or let a teacher explain its answers (generate)"
+            f"method 'step_by_step' needs rationales, and {len(explained) or 'none'} of the {len(examples):,} examples has one: "
+            "write them under 'rationale', or let a teacher explain its answers (generate)"
         )
     (label_rows, _), (why_rows, _) = (encode_rows(part, tokenizer, max_length) for part in (asked, explained))
     of_labels, of_whys = (sum(row.supervised for row in rows) or 1 for rows in (label_rows, why_rows))

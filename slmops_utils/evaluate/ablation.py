@@ -105,7 +105,7 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
     parts = []
     for task, summary in summaries.items():
         lines = [
-            f"**{task}** ({summary['rows']} test rows, {summary['metric']}, {len(summary['seeds'])} seeds; "
+            f"**{task}** ({summary['rows']} test rows, {summary['metric']}, {len(summary['seeds'])} seed{'s' * (len(summary['seeds']) > 1)}; "
             f"{summary['parameters'] / 1e6:.1f} M parameters; recorded {' and '.join(summary['dates'])} on "
             f"{' and '.join(summary['machines'])})",
             "",

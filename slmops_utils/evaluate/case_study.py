@@ -181,7 +181,10 @@ def achieved(teacher: dict[str, Any], student: dict[str, Any], metric: str, kept
     users = [row.get("concurrent_users") for row in (teacher, student)]
     if all(users):
         a, b = (found["users"] for found in users)  # type: ignore[index]
-        times = f"{b / a:.3g}x the concurrent users" if a else "concurrent users"
+        most = [found["at_least"] for found in users]  # type: ignore[index]
+        times = f"{'at least ' if most[1] else ''}{b / a:.3g}x the concurrent users" if a else "concurrent users"
+        if most[0]:  # it was served all that were tried, so there is nothing to divide by
+            times = "no ratio of concurrent users was measured"
         said.append(f"{times} (from {before['concurrent_users']} to {after['concurrent_users']})")
     return said
 
@@ -214,18 +217,6 @@ def columns(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         for name in TABLE_ROWS
     ]
     return ["", *shown], [row for row in rows if any(row[1:])]
-
-
-def as_text(results: dict[str, Any]) -> str:
-    """The table, the list and the checked claims, as Markdown."""
-    head, rows = columns(results)
-    lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
-    found = case_study(results)
-    lines += [f"{found['warning']}\n"] if found["warning"] else []
-    for role, sentences in found["achieved"].items():
-        lines += [f"**{role}, measured:**", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += ["| claim | recomputed | adds up |", "|---|---|---|", *claim_lines(check_claims())]
-    return "\n".join(lines)
 
 
 def claim_lines(checks: Sequence[Check]) -> list[str]:

@@ -18,7 +18,7 @@ from ..synthesize.presets import PREFIX, find_endpoint
 
 TIMED = 12
 BATCH_SIZES = (1, 4, 16)
-MOST_USERS = 64
+MOST_USERS = 256
 
 # one wave: so many requests sent at the same moment -> (seconds, prompt tokens, completion tokens) of each
 Wave = Callable[[list[Prompt]], list[tuple[float, int, int]]]

@@ -46,6 +46,7 @@ class Setting:
     test_rows: int = 400
     answer_batch: int = 32
     data: str = "data"
+    name: str = ""  # what the results call the task, where the data are not the course's own
 
     def read(self, task: str, part: str) -> list[Example]:
         return list(read_records(Path(self.data) / task / f"{part}.jsonl"))
@@ -124,9 +125,10 @@ def run_study(
 
 def _planned(name: str, plan: Plan, seeds: Sequence[int], work: Path) -> list[Planned]:
     """The scores that no training changes, then the runs."""
-    about = {"study": name, "task": plan.task, "n_test": len(plan.test)}
+    called = plan.setting.name or plan.task
+    about = {"study": name, "task": called, "n_test": len(plan.test), "metric": get_task(plan.task).headline}
     # a name may stay when what it names has changed: the start and the texts' hash stand for teacher and data
-    settings = asdict(replace(plan.setting, teacher="", data=""))
+    settings = asdict(replace(plan.setting, teacher="", data="", name=""))
     settings |= {"start": fingerprint(plan.student), "steps": plan.steps}
     hashes = {arm.name: _hash(arm) for arm in plan.arms}
     first = {texts: arm for arm, texts in reversed(hashes.items())}
@@ -137,13 +139,13 @@ def _planned(name: str, plan: Plan, seeds: Sequence[int], work: Path) -> list[Pl
             return report | {"same_as": twin}  # the very same training rows make the very same student
         if not _texts(arm):
             return report | {"nothing_left": True}
-        return report | _train_and_score(plan, arm, seed, work / f"{plan.task}.{arm.name}.seed{seed}")
+        return report | _train_and_score(plan, arm, seed, work / f"{called}.{arm.name}.seed{seed}")
 
-    planned = [Planned(f"{plan.task}.fixed", settings, lambda: about | {"scores": plan.scores})]
+    planned = [Planned(f"{called}.fixed", settings, lambda: about | {"scores": plan.scores})]
     for seed in seeds:
         for arm in plan.arms:
             decides = settings | {"texts": hashes[arm.name]}
-            planned.append(Planned(f"{plan.task}.{arm.name}.seed{seed}", decides, partial(make, arm, seed)))
+            planned.append(Planned(f"{called}.{arm.name}.seed{seed}", decides, partial(make, arm, seed)))
     return planned
 
 
@@ -152,7 +154,7 @@ def _train_and_score(plan: Plan, arm: Arm, seed: int, folder: Path) -> dict[str,
                        learning_rate=plan.setting.learning_rate, save_steps=10 * plan.steps)  # fmt: skip
     started = time.perf_counter()
     report = distill(plan.student, arm.examples, folder, settings, teacher=list(arm.teachers) or None,
-                     soft_targets=folder.parent / f"{plan.task}.{arm.name}.soft", rationale=arm.rationale)  # fmt: skip
+                     soft_targets=folder.parent / f"{plan.setting.name or plan.task}.{arm.name}.soft", rationale=arm.rationale)  # fmt: skip
     found = score_rows(load_model(str(folder)), plan.test, plan.setting.answer_batch)
     shutil.rmtree(folder)
     return {
@@ -161,7 +163,6 @@ def _train_and_score(plan: Plan, arm: Arm, seed: int, folder: Path) -> dict[str,
         "left_out": report["left_out"],
         "final_loss": report["losses"][-1]["loss"] if report["losses"] else None,
         "seconds": round(time.perf_counter() - started),
-        "metric": found["metric"],
         "score": bootstrap(found["scores"], np.mean).to_dict(),
         "scores": found["scores"],
     }
@@ -244,7 +245,7 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
         line = {
             "task": task, "arm": arm, "against": example["against"], "seeds": sorted(own),
             "kept": example.get("kept", example["rows"]), "dropped": example.get("dropped", 0),
-            "same_as": example.get("same_as"), "metric": get_task(task).headline, "date": example["date"],
+            "same_as": example.get("same_as"), "metric": example["metric"], "date": example["date"],
             "hardware": example["hardware"], "per_seed": per_seed, "score": fmean(per_seed) if own else None,
         }  # fmt: skip
         found.append(line | (paired_difference(*pairs.mean(axis=0)) if seeds else {}))

@@ -70,6 +70,17 @@ def runs_of(folder):
     return {path.name: json.loads(path.read_text()) for path in folder.glob("*.seed*.json")}
 
 
+def test_data_of_ones_own_have_a_name_of_their_own(plan, tmp_path):
+    named = replace(plan, setting=replace(SMALL, name="intents"))
+    assert run_study("gates", [lambda: named], tmp_path / "out", tmp_path / "work", (0,)) == 4
+    assert {path.name.split(".")[0] for path in (tmp_path / "out").glob("*.json")} == {"intents"}
+    found = read_study(tmp_path / "out")
+    assert {(line["task"], line["metric"]) for line in found} == {("intents", "accuracy")}
+    assert all("ci95" in line for line in found if line["arm"] != "none"), (
+        "the teacher's scores are found under that name"
+    )
+
+
 def test_each_run_is_made_once_and_shards_share_them(plan, tmp_path, monkeypatch):
     out, options = tmp_path / "out", {"out": tmp_path / "out", "work": tmp_path / "work", "seeds": (0, 1)}
     assert run_study("gates", [lambda: plan], shard=(2, 3), **options) == 3
