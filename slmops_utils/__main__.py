@@ -258,6 +258,8 @@ def run_study(args: argparse.Namespace) -> int:
     from .evaluate.study_teachers import committee_plan, rationale_plans
 
     out, work = args.out / args.study, args.work / args.study
+    if args.name and args.study != "committee" and len(args.tasks) != 1:
+        raise ValueError(f"--name {args.name} is for one task (--tasks nli), not for {', '.join(args.tasks)}")
     if not args.show:
         shard = _shard(args.shard)
         setting, math = _settings(Setting(), args), _settings(MATH, args)

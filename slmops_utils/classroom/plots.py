@@ -203,7 +203,7 @@ def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float
     axes.set_yticks(range(len(claimed)), list(claimed))
     axes.set(xlabel="%", title=title, ylim=(len(claimed) - 0.4, -0.6))
     axes.set_xlim(right=max(118.0, axes.get_xlim()[1] + 8))
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(measured) + 1)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2 if len(measured) > 2 else len(measured) + 1)
     return figure
 
 

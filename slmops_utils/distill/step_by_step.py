@@ -68,8 +68,8 @@ def step_by_step_rows(
             explained.append(_row_of(example, prompt, found[1], RATIONALE))
     if len(explained) < max(1, LEAST * len(asked)):
         raise NoRationales(
-            f"method 'step_by_step' needs rationales, and {len(explained) or 'none'} of the {len(examples):,} examples has one: "
-            "write them under 'rationale', or let a teacher explain its answers (generate)"
+            f"method 'step_by_step' needs rationales of at least {LEAST:.0%} of the examples, and {len(explained)} of these "
+            f"{len(asked):,} have one: write them under 'rationale', or let a teacher explain its answers (generate)"
         )
     (label_rows, _), (why_rows, _) = (encode_rows(part, tokenizer, max_length) for part in (asked, explained))
     of_labels, of_whys = (sum(row.supervised for row in rows) or 1 for rows in (label_rows, why_rows))

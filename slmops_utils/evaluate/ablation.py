@@ -120,5 +120,10 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
                 could_see = f"{100 * found['could_see']:.0f}"
             budget = f"{spread(entry['steps'])} | {spread(entry['seconds'])} | {entry['tokens_per_s']:,.0f}"
             lines.append(f"| {method} | {percent(entry['score'])} | {gap} | {could_see} | {budget} |")
+        if len(summary["seeds"]) == 1:
+            lines += [
+                "",
+                "One seed: the intervals are over test rows alone, and another seed would give other students.",
+            ]
         parts.append("\n".join([*lines, "", *(f"- {line}" for line in sentences(task, summary))]))
     return "\n\n".join(parts) + "\n"

@@ -18,7 +18,8 @@ from ..synthesize.presets import PREFIX, find_endpoint
 
 TIMED = 12
 BATCH_SIZES = (1, 4, 16)
-MOST_USERS = 256
+MOST_USERS = 256  # of a model on this machine
+MOST_USERS_ELSEWHERE = 64  # of a hosted endpoint, which bills each request
 
 # one wave: so many requests sent at the same moment -> (seconds, prompt tokens, completion tokens) of each
 Wave = Callable[[list[Prompt]], list[tuple[float, int, int]]]
@@ -30,7 +31,7 @@ def measure(
     max_new_tokens: int,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     within_s: float = 2.0,
-    most_users: int = MOST_USERS,
+    most_users: int | None = None,
     price_per_hour: float | None = None,
     price_per_token: tuple[float, float] | None = None,
     file: str | Path | None = None,
@@ -41,7 +42,7 @@ def measure(
     - "throughput_by_batch": {size: requests a second} when so many requests come at the same moment, and
       "throughput_per_s", the one at the largest of `batch_sizes`;
     - "concurrent_users": {"users", "within_s", "at_least"}: the largest number of requests sent at the same moment, out of
-      1, 2, 4 … `most_users`, of which 95 % are answered whole within `within_s` seconds (users who never pause, so a
+      1, 2, 4 … `most_users` (256 on this machine, 64 elsewhere), of which 95 % are answered whole within `within_s` seconds (users who never pause, so a
       lower bound); "at_least" says that more were not tried. A local model answers a wave as one batch;
     - "peak_memory_bytes": of the fresh process after the largest batch; of an endpoint on this machine, the most its
       serving process has held so far; "bytes_on_disk" and "parameters" (of `file`, the file or folder that an endpoint
@@ -50,10 +51,13 @@ def measure(
       (US dollars per million tokens in, out; for an endpoint its list price unless stated), else from `price_per_hour`
       of the machine and the throughput; None without a price.
 
-    An endpoint is asked a few dozen to some two hundred times, which a hosted one bills. Prompts are used over again
+    A hosted endpoint is asked a few dozen to some two hundred times, which it bills. Prompts are used over again
     where there are too few, and a server that caches prompts then looks quicker than it is. Raises RuntimeError with the
     process's last words if it fails.
     """
+    if most_users is None:
+        hosted = model.startswith(PREFIX) and not find_endpoint(model).local
+        most_users = MOST_USERS_ELSEWHERE if hosted else MOST_USERS
     most = max(most_users, *batch_sizes, TIMED)
     request = {"prompts": list(prompts[:most]), "max_new_tokens": max_new_tokens, "batch_sizes": list(batch_sizes),
                "within_s": within_s, "most_users": most_users}  # fmt: skip

@@ -77,6 +77,11 @@ class Plan:
     scores: dict[str, list[float]]
     setting: Setting
 
+    @property
+    def called(self) -> str:
+        """What results call the task."""
+        return self.setting.name or self.task
+
 
 def plan_for(
     setting: Setting, work: Path, arms: list[Arm], student: str, rows: int, test: list[Example], scores: Any = None
@@ -125,7 +130,7 @@ def run_study(
 
 def _planned(name: str, plan: Plan, seeds: Sequence[int], work: Path) -> list[Planned]:
     """The scores that no training changes, then the runs."""
-    called = plan.setting.name or plan.task
+    called = plan.called
     about = {"study": name, "task": called, "n_test": len(plan.test), "metric": get_task(plan.task).headline}
     # a name may stay when what it names has changed: the start and the texts' hash stand for teacher and data
     settings = asdict(replace(plan.setting, teacher="", data="", name=""))
@@ -154,7 +159,7 @@ def _train_and_score(plan: Plan, arm: Arm, seed: int, folder: Path) -> dict[str,
                        learning_rate=plan.setting.learning_rate, save_steps=10 * plan.steps)  # fmt: skip
     started = time.perf_counter()
     report = distill(plan.student, arm.examples, folder, settings, teacher=list(arm.teachers) or None,
-                     soft_targets=folder.parent / f"{plan.setting.name or plan.task}.{arm.name}.soft", rationale=arm.rationale)  # fmt: skip
+                     soft_targets=folder.parent / f"{plan.called}.{arm.name}.soft", rationale=arm.rationale)  # fmt: skip
     found = score_rows(load_model(str(folder)), plan.test, plan.setting.answer_batch)
     shutil.rmtree(folder)
     return {

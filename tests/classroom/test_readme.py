@@ -8,6 +8,7 @@ from slmops_utils.classroom.readme import (
     ABLATION,
     ablation_block,
     between,
+    edge_block,
     intents_block,
     write_ablation_figure,
     write_figure,
@@ -67,6 +68,43 @@ def test_the_road_on_banking77_has_a_column_for_each_seed_and_their_mean(tmp_pat
     assert "- seed 2: no difference seen between student and teacher: +3.0 points" in block
     write_figure(tmp_path, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+    path = tmp_path / "banking77_seed2.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps(results | {"rows": [row for row in results["rows"] if row["role"] != "untuned"]}))
+    assert "| untuned | 0.0 % (-4.0 to 4.0) |  |  | 24.0 M |" in intents_block(tmp_path), (
+        "each score under its own seed"
+    )
+
+
+def test_the_edge_is_told_with_what_was_not_measured(tmp_path):
+    assert edge_block(tmp_path).startswith("Not recorded yet")
+
+    def row(role, value, memory):
+        return {"role": role, "model": role, "parameters": 24e6, "bytes_on_disk": 25e6, "latency_ms": {"p50": 40.0},
+                "peak_memory_bytes": memory, "throughput_per_s": 90.0, "metrics": {"accuracy": {"value": value, "ci95": [value] * 2}}}  # fmt: skip
+
+    goal = {
+        m: {"value": None, "aim": 0.9, "reached": False} for m in ("latency", "memory", "bytes_on_disk", "retention")
+    }
+    results = {"task": "nli", "n_test": 9, "date": "2026-11-26", "hardware": {"cores": 2, "dtype": "bfloat16"},
+               "rows": [row("teacher", 0.8, 2**30), row("student", 0.7, 2**29), row("gguf q8_0", 0.6, None)],
+               "retention": None, "edge": {"gguf q8_0": goal}, "requests_vs_teacher": {},
+               "checks": {"gguf q8_0": {"same_verdict": 0.991, "same_argmax": 0.98}}}  # fmt: skip
+    path = tmp_path / "edge_tickets.json"
+    path.write_text(json.dumps(results))
+    block = edge_block(tmp_path)
+    assert "**tickets** (9 test rows" in block and "| 512 MiB |" in block and "at once" not in block
+    assert "| gguf q8_0 | 60.0 % (60.0 to 60.0) |  | 40 ms | not measured | 25.0 MB | 99.1% | 98.0% |  |" in block
+    asked = {
+        "value": 48.805,
+        "unit": "requests/s at 8",
+        "peer": "teacher",
+        "peer_value": 13.746,
+        "ratio": 3.55,
+        "aim": 8.0,
+    }
+    path.write_text(json.dumps(results | {"requests_vs_teacher": {"gguf q8_0": asked}}))
+    assert "| 48.8 (3.6 ×) |" in edge_block(tmp_path) and "the aim of 8 × is missed" in edge_block(tmp_path)
 
 
 def test_only_what_is_between_the_markers_changes():

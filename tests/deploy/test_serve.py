@@ -20,9 +20,9 @@ import pytest
 
 from slmops_utils.__main__ import main
 from slmops_utils.deploy.export import export
-from slmops_utils.deploy.serve import ServeError, gguf_of, serving
+from slmops_utils.deploy.serve import HTTP_THREADS, ServeError, gguf_of, serving
 from slmops_utils.evaluate.compare import evaluate
-from slmops_utils.evaluate.measure import measure
+from slmops_utils.evaluate.measure import MOST_USERS, measure
 from slmops_utils.models.load import load_model
 from slmops_utils.records import read_records, write_records
 from slmops_utils.synthesize.answer import Sampling, answer, encode_prompt
@@ -123,13 +123,14 @@ def test_500_requests_at_concurrency_8(client, served, taught_examples):
 
 
 def test_waves_of_clients_that_keep_their_connections_are_not_held_up(served):
-    """With fewer threads for HTTP than connections, a wave of 16 waits five seconds for one to be given up, now and then."""
+    """With few threads for HTTP, about one wave of 16 or 32 in seventy waits five seconds for a connection to be given up."""
+    assert HTTP_THREADS > MOST_USERS
 
     async def waves() -> float:
         slowest = 0.0
-        for _ in range(12):
+        for _ in range(50):
             async with openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
-                for size in (1, 4, 16, 2, 32):
+                for size in (1, 16, 32):
                     asked = {"model": served.model, "max_tokens": 1, "temperature": 0}
                     calls = (
                         client.chat.completions.create(messages=[{"role": "user", "content": f"{i}"}], **asked)

@@ -65,8 +65,15 @@ def test_the_loss_is_the_labels_mean_and_a_share_of_the_rationales_mean(tiny):
 
 
 def test_no_rationale_anywhere_is_an_error(tiny):
-    with pytest.raises(ValueError, match="none of the 1 examples has one: write them under 'rationale'"):
+    with pytest.raises(ValueError, match="and 0 of these 1 have one: write them under 'rationale'"):
         step_by_step_rows([answered("neutral")], tiny.tokenizer, 0.5)
+
+
+def test_a_handful_of_rationales_does_not_get_the_whole_weight_of_the_task(tiny):
+    some = [written(0), *(replace(answered("neutral"), id=f"r{i}") for i in range(39))]
+    with pytest.raises(ValueError, match="of at least 5% of the examples, and 1 of these 40 have one"):
+        step_by_step_rows(some, tiny.tokenizer, 0.5)
+    assert len(step_by_step_rows(some[:20], tiny.tokenizer, 0.5)[0]) == 21
 
 
 def test_distill_needs_no_teacher_for_it(tiny, tmp_path):

@@ -76,9 +76,13 @@ def test_data_of_ones_own_have_a_name_of_their_own(plan, tmp_path):
     assert {path.name.split(".")[0] for path in (tmp_path / "out").glob("*.json")} == {"intents"}
     found = read_study(tmp_path / "out")
     assert {(line["task"], line["metric"]) for line in found} == {("intents", "accuracy")}
-    assert all("ci95" in line for line in found if line["arm"] != "none"), (
-        "the teacher's scores are found under that name"
-    )
+    beside = next(line for line in found if line["arm"] == "beside")
+    assert beside["against"] == "teacher" and "ci95" in beside, "the teacher's scores are found under that name"
+
+
+def test_a_name_is_for_one_task(capsys):
+    assert main(["study", "gates", "--name", "intents"]) == 1
+    assert "--name intents is for one task (--tasks nli), not for nli, math" in capsys.readouterr().err
 
 
 def test_each_run_is_made_once_and_shards_share_them(plan, tmp_path, monkeypatch):
