@@ -153,13 +153,16 @@ def retention(student: Sequence[float], teacher: Sequence[float], seed: int = 0)
 
 
 def verdict(comparison: dict[str, Any]) -> str:
-    """One plain sentence about a paired difference."""
+    """One plain sentence about a paired difference: above or below where the interval leaves out 0 and, among several
+    comparisons, the corrected p-value is under 5 %."""
     low, high = (100 * x for x in comparison["ci95"])
     value = comparison.get("p_corrected", comparison["p_value"])
     p = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
     gap = f"{100 * comparison['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], {p}"
     a, b = comparison["a"], comparison["b"]
     if low > 0 or high < 0:
+        if comparison.get("p_corrected", 0) >= 0.05:
+            return f"no difference seen between {a} and {b} once the number of comparisons is counted: {gap}"
         return f"{a} is {'above' if low > 0 else 'below'} {b}: {gap}"
     seen = comparison.get("could_see")
     also = f"; one of {100 * seen:.0f} points would have been seen four times in five" if seen else ""

@@ -138,6 +138,14 @@ def test_the_verdict_claims_a_difference_only_where_the_interval_excludes_nought
     assert told.startswith(says)
 
 
+def test_among_several_comparisons_the_corrected_p_value_has_its_say():
+    gap = {"a": "q8_0", "b": "student", "difference": -0.024, "ci95": [-0.047, -0.001], "p_value": 0.04}
+    assert verdict(gap).startswith("q8_0 is below student")
+    assert verdict(gap | {"p_corrected": 0.049}).startswith("q8_0 is below student")
+    told = verdict(gap | {"p_corrected": 0.296})
+    assert told.startswith("no difference seen between q8_0 and student once") and told.endswith("p = 0.296")
+
+
 def test_several_p_values_are_corrected_step_by_step():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # Holm's own procedure, by hand
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
