@@ -197,7 +197,9 @@ def claims_figure(claimed: dict[str, float], measured: dict[str, dict[str, float
             if what in shares:
                 y = i + (k - (len(measured) - 1) / 2) * height
                 axes.barh(y, 100 * shares[what], 0.9 * height, color=palette[k % len(palette)])
-                axes.text(max(100 * shares[what], 0) + 1.5, y, f"{100 * shares[what]:.0f} %", va="center", fontsize=8)
+                inside = shares[what] > 0.12  # at the bar's foot, out of the way of the diamonds
+                axes.text(1.5 if inside else max(100 * shares[what], 0) + 1.5, y, f"{100 * shares[what]:.0f} %", va="center",
+                          fontsize=8, color="white" if inside else "#333333")  # fmt: skip
         axes.barh(0, 0, color=palette[k % len(palette)], label=name)
     axes.plot([100 * share for share in claimed.values()], range(len(claimed)), "D", color="#b5546f", label="claimed")
     axes.set_yticks(range(len(claimed)), list(claimed))
