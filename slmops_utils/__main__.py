@@ -258,8 +258,6 @@ def run_study(args: argparse.Namespace) -> int:
     from .evaluate.study_teachers import committee_plan, rationale_plans
 
     out, work = args.out / args.study, args.work / args.study
-    if args.name and args.study != "committee" and len(args.tasks) != 1:
-        raise ValueError(f"--name {args.name} is for one task (--tasks nli), not for {', '.join(args.tasks)}")
     if not args.show:
         shard = _shard(args.shard)
         setting, math = _settings(Setting(), args), _settings(MATH, args)
@@ -267,7 +265,8 @@ def run_study(args: argparse.Namespace) -> int:
         if args.study == "committee":
             todo = [lambda: committee_plan(setting, work, args.member)]
         else:
-            todo = plans_of(args.tasks, (plans if args.study == "gates" else rationale_plans)(setting, math, work))
+            known = (plans if args.study == "gates" else rationale_plans)(setting, math, work)
+            todo = plans_of(args.tasks, known, setting.name)
         made = run_study(args.study, todo, out, work, args.seeds, shard)
         print(f"{made} runs made")
     lines = read_study(out)

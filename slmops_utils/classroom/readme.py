@@ -95,9 +95,9 @@ def intents_block(folder: Path) -> str:
     first = next(iter(runs.values()))
     scores: dict[str, dict[int, dict[str, Any]]] = {}
     for seed, results in runs.items():
-        found = {row["role"]: row["metrics"]["accuracy"] for row in results["rows"]}
-        for name, score in {**found, **{k: v["accuracy"] for k, v in results["reference_rows"].items()}}.items():
-            scores.setdefault(name, {})[seed] = score
+        found = {row["role"]: row["metrics"] for row in results["rows"]} | results["reference_rows"]
+        for name, metrics in found.items():
+            scores.setdefault(name, {})[seed] = metrics["accuracy"]
     # the costs of one seed are those of all: `--no-costs` leaves them out
     costed = (row for results in runs.values() for row in results["rows"] if row.get("latency_ms"))
     costs = {row["role"]: _costs(row) for row in costed}
@@ -211,11 +211,8 @@ def edge_block(folder: Path) -> str:
     parts = []
     for path in sorted(folder.glob("edge_*.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
-        metric, hardware, asked = (
-            next(iter(results["rows"][0]["metrics"])),
-            results["hardware"],
-            results["requests_vs_teacher"],
-        )
+        metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
+        asked = results["requests_vs_teacher"]
         lines = []
         for row in results["rows"]:
             found, requests = results["checks"].get(row["role"]), asked.get(row["role"])

@@ -21,7 +21,7 @@ from ..models.carve import shrink
 from ..models.load import LoadedModel, fingerprint, load_model, weights_fingerprint
 from ..records import Example, read_records
 from ..tasks import get_task
-from .runs import Planned, as_saved, make_missing
+from .runs import Planned, as_saved, check_name, make_missing
 
 LABELS = "labels"  # text again, without the teacher's answers: what a student would be that had no teacher
 COMPARED = (LABELS, *METHODS)
@@ -61,8 +61,7 @@ class Ablation:
         """(task, method, seed) of every run, whole seeds first. Raises ValueError for a method that there is not."""
         if unknown := [m for m in self.methods if m not in COMPARED]:
             raise ValueError(f"no method {', '.join(unknown)}; there are {', '.join(COMPARED)}")
-        if self.name and len(self.tasks) != 1:
-            raise ValueError(f"--name {self.name} is for one task, not for {', '.join(self.tasks)}")
+        check_name(self.name, self.tasks)
         return [(t, m, s) for s in self.seeds for t in self.tasks for m in self.methods]
 
     def called(self, task: str) -> str:

@@ -104,8 +104,9 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
     """A table a task, and below it what helped and what did not."""
     parts = []
     for task, summary in summaries.items():
+        seeds = len(summary["seeds"])
         lines = [
-            f"**{task}** ({summary['rows']} test rows, {summary['metric']}, {len(summary['seeds'])} seed{'s' * (len(summary['seeds']) > 1)}; "
+            f"**{task}** ({summary['rows']} test rows, {summary['metric']}, {seeds} seed{'s' if seeds > 1 else ''}; "
             f"{summary['parameters'] / 1e6:.1f} M parameters; recorded {' and '.join(summary['dates'])} on "
             f"{' and '.join(summary['machines'])})",
             "",
@@ -120,7 +121,7 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
                 could_see = f"{100 * found['could_see']:.0f}"
             budget = f"{spread(entry['steps'])} | {spread(entry['seconds'])} | {entry['tokens_per_s']:,.0f}"
             lines.append(f"| {method} | {percent(entry['score'])} | {gap} | {could_see} | {budget} |")
-        if len(summary["seeds"]) == 1:
+        if seeds == 1:
             lines += [
                 "",
                 "One seed: the intervals are over test rows alone, and another seed would give other students.",

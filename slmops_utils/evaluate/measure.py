@@ -42,8 +42,8 @@ def measure(
     - "throughput_by_batch": {size: requests a second} when so many requests come at the same moment, and
       "throughput_per_s", the one at the largest of `batch_sizes`;
     - "concurrent_users": {"users", "within_s", "at_least"}: the largest number of requests sent at the same moment, out of
-      1, 2, 4 … `most_users` (256 on this machine, 64 elsewhere), of which 95 % are answered whole within `within_s` seconds (users who never pause, so a
-      lower bound); "at_least" says that more were not tried. A local model answers a wave as one batch;
+      1, 2, 4 … `most_users` (256 on this machine, 64 elsewhere), of which 95 % are answered whole within `within_s`
+      seconds (users who never pause, so a lower bound); "at_least" says that more were not tried. A local model answers a wave as one batch;
     - "peak_memory_bytes": of the fresh process after the largest batch; of an endpoint on this machine, the most its
       serving process has held so far; "bytes_on_disk" and "parameters" (of `file`, the file or folder that an endpoint
       serves). None where nobody can know;

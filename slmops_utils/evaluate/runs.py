@@ -31,6 +31,12 @@ class Planned:
     make: Callable[[], dict[str, Any] | None]
 
 
+def check_name(name: str, tasks: Sequence[str]) -> None:
+    """Raises ValueError where a name of one's own would stand for several tasks, whose runs would take each other's place."""
+    if name and len(tasks) != 1:
+        raise ValueError(f"--name {name} is for one task (--tasks nli), not for {', '.join(tasks)}")
+
+
 def make_missing(
     folder: Path, runs: Sequence[Planned], shard: tuple[int, int] = (1, 1), option: str = "--out"
 ) -> Iterator[dict[str, Any]]:

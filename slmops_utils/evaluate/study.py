@@ -28,7 +28,7 @@ from ..models.load import fingerprint, load_model
 from ..records import Example, read_records
 from ..synthesize.generate import generate
 from ..tasks import get_task
-from .runs import Planned, make_missing, read_runs, same_seeds
+from .runs import Planned, check_name, make_missing, read_runs, same_seeds
 from .statistics import bootstrap, paired_difference
 
 
@@ -94,8 +94,9 @@ def plan_for(
     return Plan(test[0].task, arms, student, steps, test, scores | {"untuned": untuned}, setting)
 
 
-def plans_of(tasks: Sequence[str], known: Mapping[str, Callable[[], Plan]]) -> list[Callable[[], Plan]]:
-    """The plans of the given tasks, made when they are called."""
+def plans_of(tasks: Sequence[str], known: Mapping[str, Callable[[], Plan]], name: str = "") -> list[Callable[[], Plan]]:
+    """The plans of the given tasks, made when they are called; `name` is what results call the one task."""
+    check_name(name, tasks)
     if unknown := set(tasks) - set(known):
         raise ValueError(f"this is studied on {', '.join(known)}, not on {', '.join(sorted(unknown))}")
     return [known[task] for task in tasks]

@@ -35,6 +35,7 @@ from slmops_utils.synthesize.answer import Sampling
 from slmops_utils.tasks import get_task
 
 CONCURRENCY = 8
+THREADS = core_count()  # of the server: nothing else runs meanwhile
 AIM = 8.0  # times the teacher's requests a second
 EXPORTS = (("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_0"), ("onnx", "int8"), ("onnx", "int4"))
 
@@ -46,7 +47,7 @@ def requests_vs_teacher(
     sampling: Sampling,
     requests: int = 128,
     theirs: int = 32,
-    threads: int | None = None,
+    threads: int = THREADS,
 ) -> dict:
     """Requests a second of both, in the form of build/bench.json; `requests` of the student, `theirs` of the teacher.
 
@@ -64,7 +65,7 @@ def requests_vs_teacher(
     examples = [replace(test[i % len(test)], id=f"request-{i}") for i in range(requests)]
     prompts = [task.prompt(example) for example in examples]
     numbered = [[*p[:-1], {**p[-1], "content": f"{i}. {p[-1]['content']}"}] for i, p in enumerate(prompts)]
-    with serving(student, slots=CONCURRENCY, threads=threads or core_count()) as served:
+    with serving(student, slots=CONCURRENCY, threads=threads) as served:
         served_answers(served.endpoint, examples[:CONCURRENCY], numbered[:CONCURRENCY], replace(sampling, seed=1))
         started = time.perf_counter()
         served_answers(served.endpoint, examples, numbered, sampling)
@@ -95,7 +96,7 @@ def bench(folder: str | Path = "build/edge") -> dict[str, dict]:
 
 
 def record(
-    teacher: str, student: str, test: list, train: list, out: Path, work: Path, check_rows: int, threads: int | None
+    teacher: str, student: str, test: list, train: list, out: Path, work: Path, check_rows: int, threads: int
 ) -> dict:
     """Export, check, measure and write the results JSON with "checks", "edge" and "requests_vs_teacher" beside the rows."""
     most = get_task(test[0].task).max_new_tokens
@@ -110,9 +111,7 @@ def record(
             print(f"{form} {verdict(checks[label], precision)}", flush=True)
             files[label] = path
             models[label] = (
-                stack.enter_context(serving(str(path), threads=threads or core_count())).endpoint
-                if form == "gguf"
-                else str(path)
+                stack.enter_context(serving(str(path), threads=threads)).endpoint if form == "gguf" else str(path)
             )
         results = evaluate(models, test, train, out, files=files, keep_answers=False)
     for row in results["rows"]:  # a port says nothing tomorrow
@@ -145,7 +144,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("build/edge"), help="where the exports are kept")
     parser.add_argument("--out", type=Path, help="default: data/results/edge_TASK.json")
-    parser.add_argument("--threads", type=int, help="of the server (default: one for each core)")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of the server (default: one for each core)")
     args = parser.parse_args()
     os.environ["SLMOPS_DTYPE"] = "bfloat16"  # the teacher as it is published, here and in the processes that measure
     test = list(read_records(args.test))[: args.limit]

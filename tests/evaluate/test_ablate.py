@@ -55,7 +55,7 @@ def test_data_of_ones_own_have_a_name_of_their_own(plan):
     named = replace(plan, name="intents", methods=("forward_kl",))
     assert [run["task"] for run in ablate(named)] == ["intents"]
     assert (plan.out / "intents-forward_kl-s0.json").exists() and (plan.work / "soft_targets" / "intents").is_dir()
-    with pytest.raises(ValueError, match="--name intents is for one task, not for nli, qa"):
+    with pytest.raises(ValueError, match=r"--name intents is for one task \(--tasks nli\), not for nli, qa"):
         replace(named, tasks=("nli", "qa")).runs()
 
 
