@@ -76,8 +76,9 @@ endef
 $(eval $(call TEACHER,challenge,_challenge.json,--no-answers))
 $(eval $(call TEACHER,test,.json))
 
+# the recorded conversations go on from the written turns, one question a row
 build/answered/%.jsonl: | data/teacher/adapter_model.safetensors
-	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --out $@ $(if $(POOL_ROWS),--limit $(POOL_ROWS))
+	$(SLMOPS) generate --teacher data/teacher --pool data/$*/pool.jsonl --history written --out $@ $(if $(POOL_ROWS),--limit $(POOL_ROWS))
 $(ROAD)/%/untuned/config.json: | build/answered/%.jsonl
 	$(SLMOPS) shrink --model data/teacher --layers 6 --rule early --vocabulary-from data/$*/train.jsonl build/answered/$*.jsonl --out $(@D)
 $(ROAD)/%/student/distill.json: | $(ROAD)/%/untuned/config.json

@@ -51,17 +51,20 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def run_data(args: argparse.Namespace) -> int:
-    from .records import write_records
+    from .records import read_records, write_records
     from .tasks.convert import COLUMNS, convert
 
     columns = {role: getattr(args, role) for role in COLUMNS if getattr(args, role)}
     if args.input.suffix == ".jsonl" and not args.task and not columns:
-        examples = _read_all([args.input])
-        print(f"{args.input}: {len(examples):,} good records")
         if not args.service_rules:
+            print(f"{args.input}: {sum(1 for _ in read_records(args.input)):,} good records")
             return 0
         from .tasks.service_rules import service_violations
+        from .tasks.styles import get_style
 
+        get_style(args.service_rules)  # one that does not exist breaks no rule
+        examples = _read_all([args.input])
+        print(f"{args.input}: {len(examples):,} good records")
         broken = service_violations(examples, args.service_rules)
         print("\n".join(broken) if broken else "Azure's distillation service would take them")
         return int(bool(broken))
@@ -127,12 +130,18 @@ def run_generate(args: argparse.Namespace) -> int:
         from .synthesize.samples import expand
 
         for number, teacher in enumerate(args.teacher, start=1):
-            out = args.out if len(args.teacher) == 1 else member_file(args.out, number, teacher)
-            rows = expand(pool, args.samples) if several else pool
-            print(estimate_table(dry_run(teacher, rows, out, sampling, network=network, price=args.price, style=args.style)))  # fmt: skip
+            parts: dict[Path, Any] = {args.out: expand(pool, args.samples) if several else pool}
+            if len(args.teacher) > 1:
+                parts = {member_file(args.out, number, teacher): pool}
+                if args.committee == "weighted":
+                    parts[member_file(args.out, number, teacher, "validation-")] = _read_all(args.validation)
+            for out, rows in parts.items():
+                if len(args.teacher) > 1:
+                    print(f"{out}:")
+                print(estimate_table(dry_run(teacher, rows, out, sampling, network=network, price=args.price, style=args.style, history=args.history)))  # fmt: skip
         return 0
     options: dict[str, Any] = {
-        "sampling": sampling, "batch_size": args.batch_size, "network": network, "price": args.price, "style": args.style,
+        "sampling": sampling, "batch_size": args.batch_size, "network": network, "price": args.price, "style": args.style, "history": args.history,
         "caps": Caps(args.max_dollars, args.max_tokens, args.max_requests),
     }  # fmt: skip
     if len(args.teacher) > 1:
@@ -201,17 +210,19 @@ def run_shrink(args: argparse.Namespace) -> int:
 def run_distill(args: argparse.Namespace) -> int:
     from .deploy.model_card import remember_training
     from .distill.distill import STUDENT, distill
+    from .distill.methods import NEED_NO_TEACHER
     from .progress import is_main_process
 
-    examples = _read_all(args.data)
+    examples, settings = _read_all(args.data), _settings(STUDENT, args)
     validation = list(_read_all([args.validation]))[: args.validation_limit] if args.validation else []
-    report = distill(args.student, examples, args.out, _settings(STUDENT, args), validation, args.validation_every,
+    report = distill(args.student, examples, args.out, settings, validation, args.validation_every,
                      teacher=args.teacher, soft_targets=args.soft_targets, tokenizer_of=args.tokenizer_of,
                      journals=args.journal, rationale=args.rationale)  # fmt: skip
     if not is_main_process():
         return 0
     _print(report)
-    print(f"model card: {remember_training(args.out, args.student, args.data, examples)}")
+    teachers = [] if settings.method in NEED_NO_TEACHER else args.teacher or []
+    print(f"model card: {remember_training(args.out, args.student, args.data, examples, teachers)}")
     return 0
 
 
@@ -406,6 +417,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--style", default="plain", help="plain, chain_of_thought (nli, qa, math) or chain_of_density "
                      "(summarization): the reasons are kept beside the answer")  # fmt: skip
+    sub.add_argument("--history", default="own", choices=("own", "written"), help="what stands in a conversation as the "
+                     "earlier answers: the teacher's own, asked turn by turn (default), or those in the records")  # fmt: skip
     sub.add_argument(
         "--samples", type=int, default=1, help="so many answers to each prompt; the one most agree on is kept"
     )
@@ -419,7 +432,9 @@ def build_parser() -> argparse.ArgumentParser:
         "a teacher over the network, --teacher endpoint:MODEL@PRESET or endpoint:MODEL@http://…"
     )
     over.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="US dollars per million tokens")
-    over.add_argument("--max-dollars", type=float, help="the most this journal may spend, over all runs")
+    over.add_argument(
+        "--max-dollars", type=float, help="the most this journal (or all of a committee) may spend, over all runs"
+    )
     over.add_argument("--max-tokens", type=int)
     over.add_argument("--max-requests", type=int)
     over.add_argument("--concurrency", type=int, default=8)
@@ -493,7 +508,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--teacher", help="a model name (data/teacher)")
     sub.add_argument("--tasks", nargs="+", help="default: nli qa")
     sub.add_argument("--name", help="what the results call the one task of data that are your own")
-    sub.add_argument("--methods", nargs="+", help="default: labels and every method of distill")
+    sub.add_argument("--methods", nargs="+", help="default: start (no training), labels and every method of distill")
     sub.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2")
     sub.add_argument("--untuned", nargs="+", default=[], metavar="TASK=FOLDER", help="what the students start from; "
                      "carved out of the teacher where none is named")  # fmt: skip

@@ -34,9 +34,12 @@ class Response:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     rationale: str = ""  # why, where the teacher was asked to say so (see tasks/styles.py)
+    history: list[str] = field(
+        default_factory=list
+    )  # its own answers to the turns before, where it was asked those too
 
     def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "rationale" or value}
+        return {key: value for key, value in vars(self).items() if value or key not in ("rationale", "history")}
 
 
 @dataclass
@@ -52,8 +55,13 @@ class Example:
 
     @property
     def prompt(self) -> list[dict[str, str]]:
-        """The messages up to the last user turn: what a model is asked."""
-        return self.messages[:-1] if self.messages[-1]["role"] == "assistant" else self.messages
+        """The messages up to the last user turn: what a model is asked. A teacher's own earlier answers, where its answer
+        follows on those, stand in place of the written ones."""
+        messages = self.messages[:-1] if self.messages[-1]["role"] == "assistant" else self.messages
+        if self.response is None or not self.response.history:
+            return messages
+        own = iter(self.response.history)
+        return [m | {"content": next(own, m["content"])} if m["role"] == "assistant" else m for m in messages]
 
     def to_dict(self) -> dict[str, Any]:
         line: dict[str, Any] = {"id": self.id, "task": self.task, "messages": self.messages}
@@ -101,6 +109,9 @@ def parse_record(line: dict[str, Any]) -> Example:
             raise ValueError(f"'response' has unknown keys {unknown}; it may have {sorted(known)}")
         if not isinstance(response.get("rationale", ""), str):
             raise ValueError("wrong type: 'rationale' of 'response' must be a string")
+        said = response.get("history", [])
+        if not isinstance(said, list) or not all(isinstance(text, str) and text.strip() for text in said):
+            raise ValueError("wrong type: 'history' of 'response' must be a list of texts")
     return _example(line)
 
 

@@ -20,6 +20,8 @@ def record_html(example: Example) -> str:
     if example.reference is not None:
         parts.append(_block("reference", gold_text(example)))
     if example.response is not None:
+        for turn, text in enumerate(example.response.history, start=1):
+            parts.append(_block(f"{example.response.model}, its own answer {turn} in place of the one above", text))
         parts.append(_block(f"{example.response.model} ({example.response.finish_reason})", example.response.text))
         if example.response.rationale:
             parts.append(_block("its reasons", example.response.rationale))

@@ -1,12 +1,11 @@
 """What a run would take, before it is paid for: requests, tokens, dollars, hours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .answer import Prompt, Sampling
 from .budget import most_tokens
 from .endpoint import Network
-from .journal import Journal
 from .presets import PRESETS, PRICES, Price
 
 BYTES_PER_TOKEN = 4.0  # English in today's tokenizers
@@ -19,16 +18,18 @@ def estimate(
     sampling: Sampling,
     price: Price | None,
     network: Network | None = None,
-    book: Journal | None = None,
+    book: Mapping[str, dict[str, Any]] | None = None,
     keys: Sequence[str] = (),
+    local: bool = False,
 ) -> dict[str, Any]:
     """Requests, tokens, dollars and hours of asking `prompts`; those whose key the journal holds cost nothing more.
 
     What the journal's earlier calls took is measured; without any, prompts are taken at four bytes a token and answers
     at their full length. `sample` says how many calls were measured. `most_dollars` is what no run without failed
-    calls can pass; None where no price is known.
+    calls can pass; None where no price is known. The hours of a `local` teacher are None until some were measured here: they
+    hang on the machine.
     """
-    network = network or Network()
+    at_once = 1 if local else (network or Network()).concurrency
     count = most = size = 0
     for i, prompt in enumerate(prompts):
         if not (book is not None and i < len(keys) and keys[i] in book):
@@ -37,7 +38,10 @@ def estimate(
     seconds, attempts = SECONDS_TO_FIRST + SECONDS_PER_TOKEN * tokens_out, 1.0
     calls, took, good, used_in, used_out = 0, 0.0, 0, 0, 0
     for entry in book.values() if book is not None else ():
-        if "settles" in entry:
+        if "batch_seconds" in entry:  # a local teacher's, which answers one batch after the other
+            calls, took, good = calls + 1, took + entry["batch_seconds"] / entry["batch_rows"], good + 1
+            used_in, used_out = used_in + entry["prompt_tokens"], used_out + entry["completion_tokens"]
+        elif "settles" in entry:
             calls, took = calls + 1, took + entry["seconds"]
             if "text" in entry:
                 good += 1
@@ -57,7 +61,7 @@ def estimate(
         "completion_tokens": round(count * tokens_out),
         "dollars": dollars(count * tokens_in, count * tokens_out),
         "most_dollars": dollars(most, count * sampling.max_new_tokens),
-        "hours": round(count * attempts * seconds / network.concurrency / 3600, 3),
+        "hours": None if local and not good else round(count * attempts * seconds / at_once / 3600, 3),
         "tokens_per_row": [round(tokens_in, 1), round(tokens_out, 1)],
     }
 
@@ -90,9 +94,10 @@ def estimate_table(report: dict[str, Any], rows: int = 50_000) -> str:
     cost = "no price known, state yours with --price" if report["dollars"] is None else (
         f"${report['dollars']:,.2f} (at most ${report['most_dollars']:,.2f} if no call fails)"
     )  # fmt: skip
+    hours = "hours unknown" if report["hours"] is None else f"{report['hours']:,.2f} hours"
     lines = [
         f"{report['requests']:,} requests, {report['prompt_tokens']:,} tokens in, {report['completion_tokens']:,} out, "
-        f"{cost}, {report['hours']:,.2f} hours. Lengths and seconds are {measured}.",
+        f"{cost}, {hours}. Lengths and seconds are {measured}.",
         f"{rows:,} conversations of this length at list prices (they change; see presets.py for their dates):",
     ]
     lines += [f"  {name:<20} ${dollars:>10,.2f}   {PRICES[name].read}"

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from .estimate import estimate
 from .journal import Journal
 from .presets import PREFIX, find_endpoint
 from .ranks import Ranks, answered, join, merge, remove_merged
+from .turns import HISTORIES, Rollout
 
 
 def answer_key(prompt: Prompt, model: str, sampling: Sampling, batch_size: int) -> str:
@@ -42,6 +45,7 @@ def generate(
     price: tuple[float, float] | None = None,
     style: str = "plain",
     prompts: Sequence[Prompt] | None = None,
+    history: str = "own",
 ) -> dict[str, Any]:
     """Answer every example and write them, with the answers under `response`, to `out`.
 
@@ -51,15 +55,19 @@ def generate(
     network, within `caps`; a row whose call failed is written without a response. `style` is how the questions are put (see
     tasks/styles.py); the reasons asked for are kept beside the answer, and a text that cannot be taken apart is kept with
     what is wrong under `unread`. `prompts`, one an example, are asked in place of the task's own.
+    A conversation is asked turn by turn: `history` "own" puts the teacher's own answers to the earlier turns before the next
+    question, and keeps them beside its last answer; "written" takes those of the record. Nothing follows on an answer that
+    failed or was cut off, so that row is written without a response.
     Returns counts and speed: {"rows", "asked", "from_journal", "stopped", "tokens_per_s"}, for an endpoint also {"bill",
     "failures", "ended_early"}; on other ranks than 0 only {"rank", "tokens_per_s"}.
-    Raises ValueError when there is nothing to answer, or an endpoint is asked by several ranks; EndpointError for an
+    Raises ValueError when there is nothing to answer, no such history, or an endpoint is asked by several ranks; EndpointError for an
     endpoint that cannot be used; BlockingIOError when another run is writing the journal.
     """
     if not examples:
         raise ValueError("nothing to answer: the pool has no examples")
+    if history not in HISTORIES:
+        raise ValueError(f"no history {history!r}; there are {', '.join(HISTORIES)}")
     sampling = sampling or default_sampling(examples, style)
-    prompts = prompts or Mapped(lambda example: _prompt(example, shots, style), examples)
     remote = isinstance(teacher, str) and teacher.startswith(PREFIX)
     local: Any = None
     ranks, path = join(), Path(journal or f"{out}.journal.jsonl")
@@ -79,14 +87,22 @@ def generate(
         # a model handed over in memory may differ from what its name would load, or have no name that loads
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
-    keys = _keys(examples, prompts, identity, sampling, batch_size)
+
+    def key_of(example: Example, prompt: Prompt) -> str:
+        return f"{example.id}:{answer_key(prompt, identity, sampling, batch_size)}"
+
     with Journal(ranks.journal(path)) as book:
-        if ranks.rank == 0:
-            merge(book, path)  # what the ranks of a killed run left
-        held = answered(path) if ranks.rank else book
-        done = sum(key in held for key in keys)
-        ranks.gather(None)  # nobody answers before all have counted
-        with progress_bar(len(examples), "teacher answers", show=ranks.rank == 0) as bar:
+        held: Mapping[str, Any] = book
+        turns = Rollout(examples, partial(_prompt, shots=shots, style=style), key_of, lambda key: held.get(key))
+        rounds = turns.most if history == "own" and prompts is None else 0
+        questions = len(examples) + (sum(turns.earlier) if rounds else 0)
+        told: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "failures": Counter(), "ended_early": None}
+
+        def ask(rows: Sequence[Example], prompts: Sequence[Prompt]) -> int:
+            """Journal an answer to each of these prompts, and return how many were there before."""
+            keys = Mapped(lambda i: key_of(rows[i], prompts[i]), range(len(rows)))
+            done = sum(key in held for key in keys)
+            ranks.gather(None)  # nobody answers before all have counted
             bar.update(done)
             if remote:
 
@@ -95,19 +111,60 @@ def generate(
                     bar.update(new)
 
                 tally = ask_endpoint(endpoint, prompts, keys, book, sampling, caps, network, show)
-                report = {"bill": vars(tally.bill), "failures": dict(tally.failures), "ended_early": tally.stopped}
+                told.update(
+                    bill=vars(tally.bill), failures=told["failures"] + tally.failures, ended_early=tally.stopped
+                )
             else:
-                report = _answer_locally(local, examples, prompts, keys, book, sampling, batch_size, bar, held, ranks)
+                tokens, seconds = _answer_locally(
+                    local, rows, prompts, keys, book, sampling, batch_size, bar, held, ranks
+                )
+                told.update(tokens=told["tokens"] + tokens, seconds=told["seconds"] + seconds)
+            return done
+
+        def share() -> None:
+            """See what the other ranks, and those of a killed run, have journalled."""
+            nonlocal held
+            if ranks.rank == 0:
+                merge(book, path)
+            else:
+                held = answered(path)
+
+        share()
+        with progress_bar(questions, "teacher answers", show=ranks.rank == 0) as bar:
+            for turn in range(rounds):
+                rows = Mapped(partial(turns.at, turn=turn), turns.open(turn))
+                ask(rows, Mapped(turns.prompt, rows))
+                share()
+                if told["ended_early"]:
+                    break
+            if rounds:
+                whole = array("q", (i for i in range(len(examples)) if turns.last(i)))
+                asked: Sequence[Example] = Mapped(turns.last, whole)
+            else:
+                whole, asked = array("q", range(len(examples))), examples if prompts else turns.examples
+            last = prompts or Mapped(turns.prompt, asked)
+            done = 0 if told["ended_early"] else ask(asked, last)
+        if remote:
+            report = {name: told[name] for name in ("bill", "failures", "ended_early")}
+            report["failures"] = dict(report["failures"])
+        else:
+            report = {"tokens_per_s": round(told["tokens"] / told["seconds"]) if told["seconds"] else None}
         if ranks.rank:
             return {"rank": ranks.rank, **report}
         merge(book, path)
         ended: Counter[str] = Counter()
 
         def with_answers() -> Iterator[Example]:
-            for example, key in zip(examples, keys, strict=True):
-                entry = book.get(key)
+            place = 0
+            for i, example in enumerate(examples):
+                entry, said = None, list[str]()
+                if place < len(whole) and whole[place] == i:
+                    question = asked[place]
+                    entry = book.get(key_of(question, last[place]))
+                    said = question.response.history if rounds and question.response else []
+                    place += 1
                 ended[entry["finish_reason"] if entry else "failed"] += 1
-                yield with_response(example, entry, name, sampling, style)
+                yield with_response(example, entry, name, sampling, style, said)
 
         write_records(out, with_answers())
         remove_merged(path)
@@ -130,17 +187,42 @@ def dry_run(
     network: Network | None = None,
     price: tuple[float, float] | None = None,
     style: str = "plain",
+    history: str = "own",
 ) -> dict[str, Any]:
-    """What `generate` with the same arguments would take (see `estimate`). Sends and writes nothing, needs no key."""
+    """What `generate` with the same arguments would take (see `estimate`). Sends and writes nothing, needs no key.
+
+    Every turn of a conversation is a request; one whose history is not known yet is counted with the written one.
+    """
     sampling = sampling or default_sampling(examples, style)
-    prompts = Mapped(lambda example: _prompt(example, shots, style), examples)
     endpoint = find_endpoint(teacher, price) if teacher.startswith(PREFIX) else None
     path = Path(journal or f"{out}.journal.jsonl")
-    if endpoint is None or not path.exists():
-        return estimate(prompts, sampling, endpoint.price if endpoint else None, network)
-    keys = _keys(examples, prompts, endpoint.name, sampling, 1)
+    identity, batch_size = (endpoint.name, 1) if endpoint else ("", 0)
+
+    def key_of(example: Example, prompt: Prompt) -> str:
+        return f"{example.id}:{answer_key(prompt, identity, sampling, batch_size)}"
+
+    def told(book: Mapping[str, Any]) -> dict[str, Any]:
+        turns = Rollout(examples, partial(_prompt, shots=shots, style=style), key_of, book.get)
+        own, turn_numbers = history == "own", turns.most + 1
+        places = array("q", (
+            i * turn_numbers + turn for i, last in enumerate(turns.earlier) for turn in range(0 if own else last, last + 1)
+        ))  # fmt: skip
+
+        def question(place: int) -> Example:
+            i, turn = divmod(place, turn_numbers)
+            return turns.at(i, turn, stand_in=True) if own else turns.examples[i]
+
+        asked = Mapped(question, places)
+        prompts = Mapped(turns.prompt, asked)
+        keys = Mapped(lambda i: key_of(asked[i], prompts[i]), range(len(places)))
+        return estimate(
+            prompts, sampling, endpoint.price if endpoint else None, network, book, keys, local=endpoint is None
+        )
+
+    if not path.exists():
+        return told({})
     with Journal(path) as book:
-        return estimate(prompts, sampling, endpoint.price, network, book, keys)
+        return told(book)
 
 
 def _answer_locally(
@@ -154,9 +236,9 @@ def _answer_locally(
     bar: Any,
     held: Collection[str],
     ranks: Ranks,
-) -> dict[str, Any]:
+) -> tuple[int, float]:
     """Journal a local model's answers to this rank's share of the prompts whose keys are not `held`, and wait for the
-    other ranks."""
+    other ranks. (tokens of all ranks, seconds of the slowest)"""
     done = frozenset(i for i, key in enumerate(keys) if key in held)
     tokens, seconds = 0, 0.0
     for batch in answer_batches(loaded, prompts, sampling, batch_size, done, (ranks.rank, ranks.count)):
@@ -178,14 +260,18 @@ def _answer_locally(
         tokens += sum(a.prompt_tokens + a.completion_tokens for a in batch)
         bar.update(len(new))
     every = ranks.gather((tokens, seconds))
-    slowest = max(seconds for _, seconds in every)
-    return {"tokens_per_s": round(sum(tokens for tokens, _ in every) / slowest) if slowest else None}
+    return sum(tokens for tokens, _ in every), max(seconds for _, seconds in every)
 
 
 def with_response(
-    example: Example, entry: dict[str, Any] | None, model: str, sampling: Sampling, style: str
+    example: Example,
+    entry: dict[str, Any] | None,
+    model: str,
+    sampling: Sampling,
+    style: str,
+    history: Sequence[str] = (),
 ) -> Example:
-    """The example with its answer; without any where the call failed, so that neither a failure nor what another
+    """The example with its answer, and what was answered to the turns before; without any where the call failed, so that neither a failure nor what another
     teacher said before can be taken for it."""
     if entry is None:
         return replace(example, response=None)
@@ -197,7 +283,7 @@ def with_response(
         except UnreadableAnswer as error:
             unread = {"unread": str(error)}
     counts = entry["prompt_tokens"], entry["completion_tokens"]
-    response = Response(text, model, settings, entry["finish_reason"], *counts, rationale)
+    response = Response(text, model, settings, entry["finish_reason"], *counts, rationale, list(history))
     before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
     return replace(example, response=response, extra=before | unread)
 
@@ -216,15 +302,6 @@ def _prompt(example: Example, shots: Sequence[Example], style: str) -> Prompt:
     task = get_task(example.task)
     prompt = task.prompt(example)
     return few_shot(prompt, shots, task) if shots else prompt
-
-
-def _keys(
-    examples: Sequence[Example], prompts: Sequence[Prompt], identity: str, sampling: Sampling, batch_size: int
-) -> Sequence[str]:
-    """What each example's answer is journalled under; like the prompts, made when asked for, for they outweigh the rest."""
-    return Mapped(
-        lambda i: f"{examples[i].id}:{answer_key(prompts[i], identity, sampling, batch_size)}", range(len(examples))
-    )
 
 
 def generate_file(teacher: str, pool: str | Path, out: str | Path, limit: int | None = None, **options: Any) -> dict:

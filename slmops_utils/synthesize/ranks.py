@@ -76,9 +76,9 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"{path} is damaged: {raw[:60]!r} is no entry; move the file away") from None
 
 
-def answered(path: Path) -> set[str]:
-    """The keys that any journal of this run holds."""
-    return {entry["key"] for file in [path, *rank_journals(path)] for entry in entries(file)}
+def answered(path: Path) -> dict[str, dict[str, Any]]:
+    """What any journal of this run holds, by key."""
+    return {entry["key"]: entry for file in [path, *rank_journals(path)] for entry in entries(file)}
 
 
 def merge(book: Journal, path: Path) -> None:

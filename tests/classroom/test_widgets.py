@@ -12,7 +12,7 @@ def hostile_example():
         "conversation",
         [{"role": "user", "content": HOSTILE}],
         {"reply": HOSTILE, "required": [], "forbidden": []},
-        Response(HOSTILE, HOSTILE),
+        Response(HOSTILE, HOSTILE, history=[HOSTILE]),
         {"difficulty": "easy", "answers": {HOSTILE: {"text": HOSTILE, "score": 0.0}}},
     )
 
@@ -20,7 +20,7 @@ def hostile_example():
 def test_every_text_of_a_record_is_escaped():
     shown = record_html(hostile_example())
     assert "<script" not in shown and "<img" not in shown
-    assert shown.count("&lt;script&gt;") == 7
+    assert shown.count("&lt;script&gt;") == 9
 
 
 def test_browse_filters_by_key():
