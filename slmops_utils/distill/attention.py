@@ -37,7 +37,7 @@ def attention_inputs(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Se
     """Yields a dict that a forward pass within fills: layer -> what its attention was given.
 
     It goes through transformers' attention interface, where fused projections have been taken apart and keys rotated,
-    so every architecture looks alike; the attention itself is PyTorch's, as before.
+    so every architecture looks alike; the attention itself is PyTorch's, and plain products where scores are capped.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -50,6 +50,8 @@ def attention_inputs(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Se
     def see(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
         if module in number_of:
             found[number_of[module]] = Seen(query, key, value, options)
+        if options.get("softcap"):
+            return capped(module, Seen(query, key, value, options), attention_mask), None
         return attend(module, query, key, value, attention_mask, **options)
 
     AttentionInterface.register(NAME, see)
@@ -73,15 +75,36 @@ def visible(mask: Any, window: int | None = None) -> Any:
     return (seen & mask.bool()[:, None, :])[:, None]
 
 
-def attention_maps(seen: Seen, mask: Any) -> Any:
-    """Log of a layer's attention, (batch, heads, length, length); -inf where a position may not look."""
+def scores_of(seen: Seen) -> Any:
+    """A layer's attention before its softmax and its mask, (batch, heads, length, length)."""
     groups = seen.query.shape[1] // seen.key.shape[1]
     key = seen.key.float().repeat_interleave(groups, 1)
     scores = seen.query.float() @ key.transpose(-1, -2) * seen.options["scaling"]
     if softcap := seen.options.get("softcap"):
         scores = softcap * (scores / softcap).tanh()
+    return scores
+
+
+def attention_maps(seen: Seen, mask: Any) -> Any:
+    """Log of a layer's attention, (batch, heads, length, length); -inf where a position may not look."""
     window = seen.options.get("sliding_window")
-    return scores.masked_fill(~visible(mask, window), -math.inf).log_softmax(-1)
+    return scores_of(seen).masked_fill(~visible(mask, window), -math.inf).log_softmax(-1)
+
+
+def capped(module: Any, seen: Seen, mask: Any) -> Any:
+    """What a layer with capped scores (Gemma 2) attends to, (batch, length, heads, head width): PyTorch's fused attention
+    knows no cap. `mask`: (batch, 1, length, length), True where a position may look; None where nothing is padded and
+    all earlier ones are near enough."""
+    import torch
+
+    if mask is None:
+        mask = visible(torch.ones(seen.query.shape[0], seen.query.shape[2], device=seen.query.device))
+    scores = scores_of(seen)
+    # finite, for padding far behind a row sees nothing at all, and a NaN there would spread
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    weights = torch.nn.functional.dropout(weights, seen.options.get("dropout", 0.0), module.training)
+    value = seen.value.repeat_interleave(seen.query.shape[1] // seen.value.shape[1], 1)
+    return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous()
 
 
 def value_relations(seen: Seen, mask: Any, heads: int) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..records import Example
 from ..synthesize.answer import encode_prompt, encode_text
+from ..synthesize.rules import labels_of
 from ..tasks import get_task
 from .rationale import in_form
 
@@ -40,13 +41,14 @@ def training_text(example: Example, labels: Sequence[str] = ()) -> str | None:
     """The answer to train on: the teacher's if it gave a usable one, else the label; None when there is neither.
 
     An answer that was cut off or that its task cannot parse is not usable: a failed call must not become a lesson.
-    `labels` are those of a closed set, where it is known; an answer that names none of them is not usable either.
+    `labels` are those of a closed set, where it is known (those of the inference question always are); an answer that
+    names none of them is not usable either.
     """
     task = get_task(example.task)
     if example.response is not None:
         text = example.response.text
         whole = example.response.finish_reason == "stop" and "unread" not in example.extra
-        usable = whole and text.strip() and task.parse(text, labels or (text,))
+        usable = whole and text.strip() and task.parse(text, labels_of(example, labels) or (text,))
         if usable or example.reference is None:
             return text if usable else None
     if example.reference is not None:

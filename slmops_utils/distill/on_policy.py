@@ -3,12 +3,16 @@ says of every token what it would have thought. So the student learns from the m
 text of somebody who makes none.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from ..models.align import teacher_ids
 from ..models.load import LoadedModel, model_fingerprint
+from ..synthesize.answer import Sampling, end_ids
+from ..synthesize.choose import Choice
 from .dataset import IGNORED, Row, collate
 from .losses import generalised_jsd, in_chunks, softened, softened_loss
 from .soft_targets import teacher_logits
@@ -37,7 +41,9 @@ class OnPolicyMethod(Method):
             raise ValueError(f"sampling_temperature must be above 0, not {settings.sampling_temperature}")
         self.teacher, self.settings = teacher, settings
         self.identity = f"{model_fingerprint(teacher)}-{teacher.dtype}"
-        self.end, self.pad = student.tokenizer.eos_token_id, student.tokenizer.pad_token_id
+        # whatever ends an answer when the student is asked, and what closes every text that it is trained on
+        self.ends = end_ids(student) | {student.tokenizer.eos_token_id}
+        self.pad = student.tokenizer.pad_token_id
         ids = teacher_ids(teacher.tokenizer, student.tokenizer)
         self.mapping = torch.tensor(ids, device=teacher.model.device)
         self.divergence = partial(generalised_jsd, beta=settings.beta)
@@ -45,45 +51,59 @@ class OnPolicyMethod(Method):
     def before_step(self, model: Any, batches: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
         """The batches of an optimizer step, with the student's own answers in the chosen rows.
 
-        What is drawn depends on seed, step and batch alone, so a resumed run draws the same.
+        What is drawn depends on seed, step and a row's place among all rows of the step alone: a resumed run draws the
+        same, and so do several processes and one with their batches joined.
         """
-        import torch
-
+        rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         fresh = []
         for number, batch in enumerate(batches):
-            with torch.random.fork_rng():
-                torch.manual_seed((self.settings.seed * 1_000_003 + step) * 1_000_003 + number)
-                rows = rows_of(batch)
-                chosen = torch.rand(len(rows)) < self.settings.on_policy_share
-                chosen &= torch.tensor([row.supervised > 0 for row in rows])
-                places = chosen.nonzero().flatten().tolist()
-                if places:
-                    prompts = [rows[i].ids[: rows[i].prompt_length] for i in places]
-                    for i, answer in zip(places, self.sample(model, prompts), strict=True):
-                        rows[i] = Row(rows[i].ids[: rows[i].prompt_length] + answer, rows[i].prompt_length)
+            rows = rows_of(batch)
+            first = (number * processes + rank) * self.settings.batch_size  # processes take batches in turn
+            lots = self.numbers(step, range(first, first + len(rows)), 0).drawn[:, 0] <= self.settings.on_policy_share
+            chosen = [i for i, row in enumerate(rows) if lots[i] and row.supervised > 0]
+            if chosen:
+                prompts = [rows[i].ids[: rows[i].prompt_length] for i in chosen]
+                answers = self.sample(model, prompts, self.numbers(step, [first + i for i in chosen], 1))
+                for i, prompt, answer in zip(chosen, prompts, answers, strict=True):
+                    rows[i] = Row(prompt + answer, len(prompt))
             device = batch["input_ids"].device
             fresh.append({key: value.to(device) for key, value in collate(rows, self.pad).items()})
         return fresh
 
-    def sample(self, model: Any, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """The student's answers as token ids, each with its end unless it ran into `settings.sample_tokens`."""
+    def numbers(self, step: int, places: Sequence[int], use: int) -> Choice:
+        """The random numbers of the rows at these places of a step: whether one is answered (use 0), and how (use 1)."""
+        seed = (2 * (self.settings.seed * 1_000_003 + step) + use) % 2**32
+        return Choice(Sampling(self.settings.sample_tokens, self.settings.sampling_temperature, seed=seed), places)
+
+    def sample(self, model: Any, prompts: Sequence[list[int]], choose: Choice) -> list[list[int]]:
+        """The student's answers as token ids, each with its end unless it ran into `settings.sample_tokens`. Row i draws
+        from the numbers `choose` has for it, whoever is answered beside it."""
         import torch
+        from transformers import LogitsProcessorList
 
         student, width = plain(model), max(map(len, prompts))
         # padding goes on the left, so that every answer starts at the same column
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=student.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=student.device)
+        row = torch.arange(len(prompts), device=student.device)
+
+        def draw(written: Any, logits: Any) -> Any:
+            """Logits that leave the drawn token only: `generate` itself draws a whole batch from one stream of numbers."""
+            token = choose(logits[:, : len(self.mapping)], row, torch.full_like(row, written.shape[1] - width))
+            return torch.full_like(logits, -math.inf).scatter(1, token[:, None], 0.0)
+
         training = student.training
         student.eval()
         with torch.no_grad():
             out = student.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=self.settings.sample_tokens, do_sample=True,
-                temperature=self.settings.sampling_temperature, top_k=0, top_p=1.0, pad_token_id=self.pad,
-                eos_token_id=self.end,
+                input_ids=ids, attention_mask=mask, max_new_tokens=self.settings.sample_tokens, do_sample=False,
+                temperature=None, top_k=None, top_p=None, pad_token_id=self.pad, eos_token_id=sorted(self.ends),
+                logits_processor=LogitsProcessorList([draw]),
             )  # fmt: skip
         student.train(training)
         answers = out[:, width:].tolist()
-        return [answer[: answer.index(self.end) + 1] if self.end in answer else answer for answer in answers]
+        ends = [next((i for i, token in enumerate(a) if token in self.ends), len(a)) for a in answers]
+        return [answer[: end + 1] for answer, end in zip(answers, ends, strict=True)]
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[Any, int]:
         import torch

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ..models.align import teacher_ids, template_fingerprint, tokenizer_fingerprint
 from ..records import Example
 from ..synthesize.answer import Sampling
@@ -86,13 +88,17 @@ def served_targets(
         "temperature": 1.0,
         "top_k": top_k,
     }
-    start_folder(Path(folder), key)
-    targets = SoftTargets(folder, key)
-    new = [(row, places) for row, places in found if row not in targets]
-    if new:
-        shard = Path(folder) / f"shard-{len(list(Path(folder).glob('shard-*'))):05}.safetensors"
-        write_shard(shard, [row for row, _ in new], [_tensors(places, top_k) for _, places in new], key)
-        targets.add(shard)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(folder) / ".lock"):  # a second process waits, and finds the work done
+        start_folder(Path(folder), key)
+        targets = SoftTargets(folder, key)
+        new = [(row, places) for row, places in found if row not in targets]
+        if new:
+            # not how many there are: where a torn shard was removed, a later one has that number
+            number = 1 + max((int(place.shard.stem.split("-")[1]) for place in targets.places.values()), default=-1)
+            shard = targets.folder / f"shard-{number:05}.safetensors"
+            write_shard(shard, [row for row, _ in new], [_tensors(places, top_k) for _, places in new], key)
+            targets.add(shard)
     print(f"{targets.describe()}; {len(rows) - len(found):,} of {len(rows):,} rows left out, k = {top_k}", flush=True)
     return [row for row, _ in found], targets
 

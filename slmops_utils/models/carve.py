@@ -52,7 +52,10 @@ def keep_layers(model: Any, layers: Sequence[int]) -> Any:
 
 
 def keep_tokens(model: Any, kept_ids: Sequence[int], tokenizer: Any) -> Any:
-    """Reduce a model's embedding and output rows, in place, to `kept_ids` (new id -> old id)."""
+    """Reduce a model's embedding and output rows, in place, to `kept_ids` (new id -> old id).
+
+    What ended an answer still does, as far as it is kept, and so does the tokenizer's own end.
+    """
     import torch
 
     rows = torch.as_tensor(kept_ids, device=model.device)
@@ -66,10 +69,18 @@ def keep_tokens(model: Any, kept_ids: Sequence[int], tokenizer: Any) -> Any:
         old_out.bias = torch.nn.Parameter(old_out.bias.data[rows].clone())
     old_out.out_features = len(kept_ids)
     model.config.vocab_size = len(kept_ids)
+    new_id = {old: new for new, old in enumerate(kept_ids)}
     for config in (model.config, model.generation_config):
-        config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
+        ends = [*dict.fromkeys([*_ends(tokenizer), *(new_id[old] for old in _ends(config) if old in new_id)])]
+        config.eos_token_id = ends if len(ends) > 1 else next(iter(ends), None)
+        config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
     return model
+
+
+def _ends(named: Any) -> list[int]:
+    """The ids that end an answer, of which a config names none, one or several, and a tokenizer at most one."""
+    ends = named.eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def shrink(
@@ -90,7 +101,7 @@ def shrink(
         layers = choose_layers(total, layers, rule, measured)
     model, tokenizer = keep_layers(parent.model, list(layers)), parent.tokenizer
     if texts is not None:
-        tokenizer, kept_ids = trim_tokenizer(tokenizer, texts)
+        tokenizer, kept_ids = trim_tokenizer(tokenizer, texts, {*_ends(model.config), *_ends(model.generation_config)})
         model = keep_tokens(model, kept_ids, tokenizer)
     return LoadedModel(f"{parent.name} ({len(layers)} layers)", model, tokenizer, parent.dtype, parent.dtype_reason)
 

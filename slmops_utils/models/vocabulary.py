@@ -4,17 +4,19 @@ Byte-pair encoding (arXiv 1508.07909) cuts text into words and merges neighbouri
 replay it over every word of the domain and keep each piece that ever appears, half-merged ones too. The replay on the
 trimmed vocabulary then takes the same steps: at each one the pair merged before is still there, and still ranks best
 among a subset of the old choices. All single bytes and special tokens stay, so any other text can still be written.
+Where the vocabulary is asked before the merges (`ignore_merges`, as in Llama 3), a word it knows whole is kept whole.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 
-def trim_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[int]]:
+def trim_tokenizer(tokenizer: Any, texts: Iterable[str], also: Collection[int] = ()) -> tuple[Any, list[int]]:
     """A tokenizer that knows only the tokens `texts` need, and for each of its ids the old id.
 
+    Tokens whose ids are in `also` are kept too.
     Raises ValueError for a tokenizer that is not byte-level BPE.
     """
     from tokenizers import Tokenizer
@@ -26,11 +28,16 @@ def trim_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[int]
     vocabulary = spec["model"]["vocab"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in spec["model"]["merges"]]
     rank = {pair: i for i, pair in enumerate(merges)}
+    put_in = list(places_of_ids(spec["post_processor"]))
+    named = {*also, *(ids[i] for ids, i in put_in)}
 
     keep = {token["content"] for token in spec["added_tokens"]} & set(vocabulary)
-    keep |= {token for token in vocabulary if len(token) == 1}  # the byte alphabet
-    for word in words_of(tokenizer, texts):
+    keep |= {token for token, i in vocabulary.items() if len(token) == 1 or i in named}  # 1: the byte alphabet
+    words = words_of(tokenizer, texts)
+    for word in words:
         keep |= pieces_of(word, rank)
+    if spec["model"].get("ignore_merges"):
+        keep |= words
     keep &= set(vocabulary)
 
     kept = sorted(keep, key=vocabulary.__getitem__)  # old order, so the special tokens keep their low ids
@@ -42,6 +49,9 @@ def trim_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[int]
     spec["model"]["merges"] = [list(m) for m in merges if m[0] in keep and m[1] in keep and "".join(m) in keep]
     for added in spec["added_tokens"]:
         added["id"] = new_id[added["content"]]
+    moved = {old_id[token]: new for token, new in new_id.items()}
+    for ids, i in put_in:
+        ids[i] = moved[ids[i]]
     spec["truncation"] = spec["padding"] = None
 
     trimmed = PreTrainedTokenizerFast(
@@ -52,6 +62,19 @@ def trim_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[int]
         **tokenizer.special_tokens_map,
     )
     return trimmed, [old_id[token] for token in new_id]
+
+
+def places_of_ids(processor: dict[str, Any] | None) -> Iterator[tuple[list[Any], int]]:
+    """Where a post-processor holds the ids of the tokens it puts around a text: (list, place in it)."""
+    if processor is None:
+        return
+    for part in processor.get("processors", []):  # Sequence
+        yield from places_of_ids(part)
+    for special in processor.get("special_tokens", {}).values():  # TemplateProcessing
+        yield from ((special["ids"], i) for i in range(len(special["ids"])))
+    for name in ("cls", "sep"):  # BertProcessing and RobertaProcessing: [token, id]
+        if name in processor:
+            yield processor[name], 1
 
 
 def words_of(tokenizer: Any, texts: Iterable[str]) -> set[str]:

@@ -14,6 +14,8 @@ from .decode import can_decode, decode
 
 Prompt = list[dict[str, str]]
 
+_refuses: dict[str, bool] = {}  # by chat template
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -48,10 +50,14 @@ class Answer:
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The token ids of a prompt in the model's chat template, ready for the answer.
 
-    Only the template writes control tokens: "<|im_end|>" in a message is text like any other.
+    Only the template writes control tokens: "<|im_end|>" in a message is text like any other. Where the template knows no
+    system role, a system message opens the first question.
     Raises ValueError for a message with such text where the template changes messages, so that they cannot be told
     apart.
     """
+    if [message["role"] for message in prompt[:2]] == ["system", "user"] and refuses_system(tokenizer):
+        system, question, *others = prompt
+        prompt = [question | {"content": f"{system['content']}\n\n{question['content']}"}, *others]
     control = [t.content for t in tokenizer.backend_tokenizer.get_added_tokens_decoder().values() if t.special]
     texts = [message["content"] for message in prompt]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
@@ -67,6 +73,25 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
             raise ValueError(f"a message holds a control token of {tokenizer.name_or_path}, whose template changes it")
         ids += tokenizer(frame, add_special_tokens=False)["input_ids"] + encode_text(tokenizer, text)
     return ids + tokenizer(left, add_special_tokens=False)["input_ids"]
+
+
+def refuses_system(tokenizer: Any) -> bool:
+    """Whether its chat template raises an error for a system message, and for nothing else in a chat, as those of Gemma and
+    the older Mistral do. Tried once for a template."""
+    from jinja2 import TemplateError
+
+    def raises(chat: Prompt) -> bool:
+        try:
+            tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        except TemplateError:
+            return True
+        return False
+
+    template = tokenizer.get_chat_template()
+    if template not in _refuses:
+        chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+        _refuses[template] = raises(chat) and not raises(chat[1:])
+    return _refuses[template]
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:

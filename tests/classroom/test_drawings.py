@@ -7,7 +7,7 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 
-from slmops_utils.classroom import drawings
+from slmops_utils.classroom import drawings, live, plots
 from slmops_utils.evaluate.figures import COLOURS
 
 matplotlib.use("Agg")
@@ -25,6 +25,28 @@ def heights(axes):
 
 def texts(axes):
     return [text.get_text() for text in axes.texts]
+
+
+def test_a_live_curve_outside_a_notebook_prints_plain_lines(monkeypatch, capsys):
+    monkeypatch.setattr(live, "in_notebook", lambda: False)
+    curve = live.LiveCurve(every=2)
+    for step in (5, 10, 15, 20):
+        curve({"step": step, "loss": 1 / step})
+    assert capsys.readouterr().out == "step 10  loss 0.1\nstep 20  loss 0.05\n"
+    assert [values["step"] for values in curve.losses] == [5, 10, 15, 20] and curve.handle is None
+
+
+def test_loss_curves_give_scores_an_axis_of_their_own():
+    losses = [{"step": 5, "loss": 2.0}, {"step": 10, "loss": 1.0}, {"step": 10, "validation_loss": 1.5}]
+    (axes,) = plots.loss_curves({"student": losses}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[2, 1], [1.5]]
+    scored = [*losses, {"step": 5, "score": 0.25}, {"step": 10, "score": 0.75}]
+    axes, right = plots.loss_curves({"student": scored}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[2, 1], [1.5], []]
+    assert [list(line.get_xydata().ravel()) for line in right.lines] == [[5, 25, 10, 75]]
+    assert right.get_ylabel() == "validation score (%)"
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["student", "student, validation", "student, score (right)"]
 
 
 def test_grouped_bars_stand_side_by_side_and_do_not_overlap():

@@ -14,16 +14,22 @@ from slmops_utils.records import Example
 LABELS = ("entailment", "neutral", "contradiction")
 
 
-def examples(count: int) -> list[Example]:
+def examples(count: int, explained: int = 0) -> list[Example]:
+    """Of which so many have a rationale, each another row for step_by_step."""
+    why = {"rationale": "The fee differs."}
     return [
-        Example(f"t{i}", "nli", [{"role": "user", "content": f"Premise: {'fee ' * (7 * i % 11)}£{i}."}], LABELS[i % 3])
+        Example(f"t{i}", "nli", [{"role": "user", "content": f"Premise: {'fee ' * (7 * i % 11)}£{i}."}], LABELS[i % 3],
+                extra=why if i < explained else {})
         for i in range(count)
-    ]
+    ]  # fmt: skip
 
 
 def run(model: str, teacher: str, out: Path, batch_size: int, method: str) -> list[dict[str, float]]:
-    settings = TrainSettings(epochs=3, batch_size=batch_size, learning_rate=2e-3, method=method, top_k=8)
-    report = distill(model, examples(41), out / method, settings, teacher=teacher)
+    # answers nearly greedy: among hundreds of tokens all equally likely, a rounding error now and then draws another one
+    settings = TrainSettings(epochs=3, batch_size=batch_size, learning_rate=2e-3, method=method, top_k=8, sample_tokens=6,
+                             sampling_temperature=0.02)  # fmt: skip
+    rows = examples(21, explained=20) if method == "step_by_step" else examples(41)  # 41 rows either way
+    report = distill(model, rows, out / method, settings, teacher=teacher)
     return report["losses"] + [{"tokens": report["tokens_per_s"], "steps": report["steps"]}]
 
 

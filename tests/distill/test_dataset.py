@@ -1,5 +1,7 @@
 """What is trained on: every token of the answer and its end, nothing of the prompt, nothing of a failed call."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -80,7 +82,9 @@ def test_an_unusable_answer_gives_way_to_the_label_and_an_answer_off_the_labels_
         [labelled(), labelled("neutral"), answered("neutral"), answered("maybe")], tiny.tokenizer
     )
     assert (len(rows), left_out) == (3, 1)
-    assert encode_rows([answered("maybe")], tiny.tokenizer)[1] == 0, "with no label in the data, any answer may be one"
+    assert encode_rows([answered("neutral"), answered("maybe")], tiny.tokenizer)[1] == 1, "the question has its labels"
+    own = replace(answered("maybe"), messages=[{"role": "system", "content": "Name the mood."}, *QUESTION])
+    assert encode_rows([own], tiny.tokenizer)[1] == 0, "with no label in the data of another set, any answer may be one"
 
 
 def test_too_long_rows_are_left_out_whole_never_cut(tiny):

@@ -127,15 +127,27 @@ def test_a_sliding_window_hides_what_lies_further_back():
     ]
 
 
-def test_hidden_loss_is_the_formula(tiny, teacher, rows):
-    method = made("hidden", tiny, teacher, layer_map="0:3", hidden_loss="mse")
+DISTANCES = {
+    "mse": lambda a, b: (a - b).square().mean(-1),
+    "cosine": lambda a, b: 1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1)),
+}
+
+
+@pytest.mark.parametrize("pairs", [[(0, 3)], [(0, 1), (1, 4)]], ids=["one pair", "two pairs"])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_hidden_loss_is_the_formula(name, pairs, tiny, teacher, rows):
+    layer_map = ",".join(f"{s}:{t}" for s, t in pairs)
+    method = made("hidden", tiny, teacher, layer_map=layer_map, hidden_loss=name)
     loss, count = method.loss(tiny.model, collate(rows, 0))
     expected = 0
     for row in rows:
         ids, chosen = torch.tensor([row.ids]), slice(row.prompt_length - 1, -1)
-        ours = tiny.model(input_ids=ids, output_hidden_states=True).hidden_states[1][0, chosen]
-        theirs = teacher.model(input_ids=ids, output_hidden_states=True).hidden_states[4][0, chosen]
-        expected = expected + (method.learned[0](ours) - theirs).square().mean(-1).sum()
+        with layer_outputs(tiny.model, range(2)) as ours, layer_outputs(teacher.model, range(5)) as theirs:
+            tiny.model(input_ids=ids)
+            teacher.model(input_ids=ids)
+        for i, (s, t) in enumerate(pairs):
+            projected = ours[s][0, chosen] @ method.learned[i].weight.T
+            expected = expected + DISTANCES[name](projected, theirs[t][0, chosen]).sum() / len(pairs)
     text, _ = supervised_loss(tiny.model, collate(rows, 0))
     assert count == sum(row.supervised for row in rows)
     torch.testing.assert_close(loss, 0.3 * text + 0.7 * expected, rtol=1e-4, atol=1e-4)
@@ -154,6 +166,36 @@ def test_attention_loss_is_the_formula_with_heads_averaged_where_they_differ(tin
             for m in (tiny.model, teacher.model)
         )
         expected = expected + forward_kl(theirs, ours).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_value_loss_is_the_formula_of_the_paper(heads, tiny, teacher, rows):
+    """MiniLM (arXiv 2002.10957, equation 9): KL of softmax(V V' / sqrt(width)), the mean over relation heads."""
+    if heads == 2:  # as many as both have in common: 2 and 3 have one
+        teacher = copy.deepcopy(tiny)
+        with torch.no_grad():
+            for parameter in teacher.model.parameters():
+                parameter.mul_(3)
+    method = made("attention", tiny, teacher, attention_loss="values", alpha=0.0)
+    loss, _ = method.loss(tiny.model, collate(rows, 0))
+
+    def values(model, ids):
+        """Of the last layer, (heads, length, width of a relation head)."""
+        layer, states = model.model.layers[-1], model(input_ids=ids, output_hidden_states=True).hidden_states
+        value = layer.self_attn.v_proj(layer.input_layernorm(states[-2][0]))
+        return torch.stack(value.chunk(heads, dim=-1))
+
+    expected = 0
+    for row in rows:
+        both = [values(model, torch.tensor([row.ids])) for model in (teacher.model, tiny.model)]
+        for place in range(row.prompt_length - 1, len(row.ids) - 1):
+            for head in range(heads):
+                theirs, ours = (
+                    (v[head, : place + 1] @ v[head, place] / v.shape[-1] ** 0.5).log_softmax(0) for v in both
+                )
+                expected = expected + (theirs.exp() * (theirs - ours)).sum() / heads
+    assert expected > 0.1
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -201,13 +243,20 @@ def test_training_brings_student_and_teacher_together_and_leaves_no_projection(
         assert set(tiny.model.state_dict()) == names
 
 
-def test_projections_are_trained_but_not_in_the_saved_student(tiny, teacher, tmp_path):
+def test_projections_are_trained_but_not_in_the_saved_student(tiny, teacher, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(
+        "slmops_utils.distill.distill.make_method", lambda *args: used.append(make_method(*args)) or used[-1]
+    )
     examples = [
         Example(f"t{i}", "nli", [{"role": "user", "content": f"the fee £{i}"}], LABELS[i % 3]) for i in range(6)
     ]
     settings = replace(BASE, method="hidden", max_steps=3)
     report = distill(copy.deepcopy(tiny), examples, tmp_path / "student", settings, teacher=teacher)
     assert report["teacher"] == "teacher"
+    start = made("hidden", tiny, teacher).learned
+    for before, after in zip(start.parameters(), used[0].learned.parameters(), strict=True):
+        assert (after - before).abs().max() > 1e-3
     with safe_open(tmp_path / "student" / "model.safetensors", "pt") as file:
         assert not [key for key in file.keys() if "learned" in key]  # noqa: SIM118
     student = load_model(str(tmp_path / "student"), "float32")

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,18 @@ from killing import kill_when
 from torch.nn.functional import cross_entropy
 
 from slmops_utils.__main__ import main
+from slmops_utils.distill import methods
 from slmops_utils.distill.dataset import blank, encode_rows
 from slmops_utils.distill.distill import distill
-from slmops_utils.distill.losses import forward_kl, generalised_jsd, on_support, reverse_kl, skewed_kl, softened
+from slmops_utils.distill.losses import (
+    forward_kl,
+    generalised_jsd,
+    in_chunks,
+    on_support,
+    reverse_kl,
+    skewed_kl,
+    softened,
+)
 from slmops_utils.distill.methods import DIVERGENCES, METHODS, check_method, make_method
 from slmops_utils.distill.supervised import Method, supervised_loss
 from slmops_utils.distill.train import TrainSettings, mean_loss, train
@@ -90,15 +100,19 @@ def by_hand(settings, teacher, student, rows):
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 @pytest.mark.parametrize(("top_k", "alpha"), [(6, 0.0), (6, 0.3), (10_000, 0.3)])
-def test_a_batch_is_graded_by_the_formula_in_value_and_gradient(name, top_k, alpha, tiny, student, rows, tmp_path):
+def test_a_batch_is_graded_by_the_formula_in_value_and_gradient(
+    name, top_k, alpha, tiny, student, rows, tmp_path, monkeypatch
+):
     settings = replace(BASE, method=name, top_k=top_k, alpha=alpha)
     method = make_method(settings, student, tiny, rows, tmp_path)
-    loss, count = method.loss(student.model, method.collate(rows, tiny.tokenizer.pad_token_id))
     expected = by_hand(settings, tiny, student, rows)
-    assert count == sum(row.supervised for row in rows)
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
-    found = gradients(student.model, loss)
-    assert_close(found, gradients(student.model, by_hand(settings, tiny, student, rows)), rtol=1e-3, atol=1e-4)
+    plain = gradients(student.model, expected)
+    for at_once in (1024, 3):  # the whole batch, and a chunk at a time
+        monkeypatch.setattr(methods, "in_chunks", partial(in_chunks, rows=at_once))
+        loss, count = method.loss(student.model, method.collate(rows, tiny.tokenizer.pad_token_id))
+        assert count == sum(row.supervised for row in rows) > 3
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+        assert_close(gradients(student.model, loss), plain, rtol=1e-3, atol=1e-4)
 
 
 def test_alpha_one_is_the_text_loss(tiny, student, rows, tmp_path):

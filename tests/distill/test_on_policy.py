@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from slmops_utils.distill import on_policy
 from slmops_utils.distill.dataset import Row, blank, collate, encode_rows
-from slmops_utils.distill.losses import generalised_jsd
+from slmops_utils.distill.losses import generalised_jsd, in_chunks
 from slmops_utils.distill.methods import make_method
 from slmops_utils.distill.on_policy import rows_of
 from slmops_utils.distill.train import TrainSettings, train
@@ -47,7 +48,9 @@ def test_rows_come_back_out_of_a_batch(rows):
     assert [(row.ids, row.prompt_length) for row in found] == [(row.ids, row.prompt_length) for row in rows]
 
 
-def test_the_loss_is_the_formula_on_every_supervised_token(tiny, student, rows):
+@pytest.mark.parametrize("at_once", [1024, 3])
+def test_the_loss_is_the_formula_on_every_supervised_token(at_once, tiny, student, rows, monkeypatch):
+    monkeypatch.setattr(on_policy, "in_chunks", partial(in_chunks, rows=at_once))
     method = made(student, tiny)
     loss, count = method.loss(student.model, collate(rows, 0))
     expected = 0
@@ -55,7 +58,7 @@ def test_the_loss_is_the_formula_on_every_supervised_token(tiny, student, rows):
         ids, chosen = torch.tensor([row.ids]), slice(row.prompt_length - 1, -1)
         theirs, ours = (m.model(input_ids=ids).logits[0, chosen].div(2).log_softmax(-1) for m in (tiny, student))
         expected = expected + 4 * generalised_jsd(theirs.detach(), ours, 0.3).sum()
-    assert count == sum(row.supervised for row in rows)
+    assert count == sum(row.supervised for row in rows) > 3
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
     a, b = (torch.autograd.grad(x, list(student.model.parameters())) for x in (loss, expected))
     for mine, plain in zip(a, b, strict=True):
@@ -87,11 +90,56 @@ def test_answers_are_drawn_by_seed_and_step_alone_and_stop_at_the_end(tiny, stud
         assert end not in row.ids[row.prompt_length : -1]
 
 
+def test_processes_draw_what_one_draws_with_their_batches_joined(tiny, student, rows, monkeypatch):
+    """Two processes with two batches of two, and one with two batches of four: the same rows, answered alike."""
+
+    def drawn(rank, processes, batches, share):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        method = made(student, tiny, batch_size=len(batches[0]), on_policy_share=share)
+        fresh = method.before_step(student.model, [collate(batch, 0) for batch in batches], 3)
+        return [[row.ids for row in rows_of(batch)] for batch in fresh]
+
+    before = [row.ids for row in rows]
+    for share in (0.5, 1.0):
+        one = [ids for batch in drawn(0, 1, [rows, rows], share) for ids in batch]
+        two = [drawn(rank, 2, [rows[2 * rank :][:2]] * 2, share) for rank in (0, 1)]
+        assert one == [*two[0][0], *two[1][0], *two[0][1], *two[1][1]]
+        kept = sum(ids == old for ids, old in zip(one, before * 2, strict=True))
+        assert kept == 0 if share == 1 else 0 < kept < 8
+        assert one[:4] != one[4:], "the same prompt again is another draw"
+
+
+def test_rows_are_answered_as_often_as_the_share_says(tiny, student, rows, monkeypatch):
+    monkeypatch.setattr(on_policy.OnPolicyMethod, "sample", lambda self, model, prompts, choose: [[5]] * len(prompts))
+    method, batch = made(student, tiny, on_policy_share=0.3), collate(rows, 0)
+    answered = [
+        [row.ids[row.prompt_length :] == [5] for row in rows_of(method.before_step(student.model, [batch], step)[0])]
+        for step in range(300)
+    ]
+    for of_row in zip(*answered, strict=True):
+        assert 60 < sum(of_row) < 120  # 90 expected, four standard deviations either way
+
+
+def test_whatever_ends_an_answer_elsewhere_ends_it_here(tiny, student, rows):
+    """A model may have several ends (Llama 3.1, Phi)."""
+
+    def sampled():
+        method = made(student, tiny, sampling_temperature=1e-4)
+        return method.sample(student.model, [r.ids[: r.prompt_length] for r in rows], method.numbers(0, range(4), 1))
+
+    free = sampled()
+    end = free[0][0]
+    assert len(free[0]) > 1
+    student.model.generation_config.eos_token_id = [tiny.tokenizer.eos_token_id, end]
+    assert sampled() == [answer[: answer.index(end) + 1] if end in answer else answer for answer in free]
+
+
 def test_a_narrow_draw_is_the_likeliest_answer(tiny, student, rows):
     """A prompt padded on the left is answered as it is alone."""
-    sampled = made(student, tiny, sampling_temperature=1e-4).sample(
-        student.model, [r.ids[: r.prompt_length] for r in rows]
-    )
+    method = made(student, tiny, sampling_temperature=1e-4)
+    prompts = [r.ids[: r.prompt_length] for r in rows]
+    sampled = method.sample(student.model, prompts, method.numbers(0, range(len(rows)), 1))
     for row, answer in zip(rows, sampled, strict=True):
         ids = row.ids[: row.prompt_length]
         for token in answer:
@@ -128,7 +176,7 @@ def test_a_step_is_divided_by_the_tokens_of_the_new_answers(tiny, student, rows,
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
     answers = {tuple(row.ids[: row.prompt_length]): [5 + i] * (1 + 2 * i) for i, row in enumerate(rows)}
     monkeypatch.setattr(
-        on_policy.OnPolicyMethod, "sample", lambda self, model, prompts: [answers[tuple(p)] for p in prompts]
+        on_policy.OnPolicyMethod, "sample", lambda self, model, prompts, choose: [answers[tuple(p)] for p in prompts]
     )
 
     def step(**options):

@@ -1,13 +1,16 @@
 """What an endpoint says of its tokens is what the same model, asked here, says; and a student learns from it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from slmops_utils.deploy.export import export
 from slmops_utils.deploy.serve import serving
+from slmops_utils.distill import served_targets as module
 from slmops_utils.distill.dataset import encode_rows
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.served_targets import served_targets
@@ -55,6 +58,31 @@ def test_they_are_the_local_teachers(asked, taught_folder, tmp_path):
         torch.testing.assert_close(log_probs.exp(), local_log_probs.exp(), atol=0.01, rtol=0)
     again = targets_of(asked, teacher.tokenizer, tmp_path / "served", taught_folder)[1]
     assert len(list((tmp_path / "served").glob("shard-*"))) == 1 and len(again.places) == len(rows)
+
+
+def test_a_shard_that_was_removed_is_made_again_and_no_other_is_touched(asked, taught_folder, tmp_path):
+    tokenizer, folder = load_model(taught_folder).tokenizer, tmp_path / "soft"
+    targets_of(asked, tokenizer, folder, taught_folder, examples=asked[1][:4])
+    targets_of(asked, tokenizer, folder, taught_folder)
+    (folder / "shard-00000.safetensors").unlink()
+    rows, again = targets_of(asked, tokenizer, folder, taught_folder)
+    _, fresh = targets_of(asked, tokenizer, tmp_path / "fresh", taught_folder)
+    assert sorted(shard.name[:11] for shard in folder.glob("shard-*")) == ["shard-00001", "shard-00002"]
+    for row in rows:
+        assert all(torch.equal(*pair) for pair in zip(again[row], fresh[row], strict=True))
+
+
+def test_one_process_at_a_time_writes_a_folder(asked, taught_folder, tmp_path, monkeypatch):
+    folder, write, written = tmp_path / "soft", module.write_shard, []
+
+    def watched(*args):
+        with ThreadPoolExecutor(1) as other, pytest.raises(Timeout):
+            other.submit(lambda: FileLock(folder / ".lock").acquire(timeout=0)).result()
+        written.append(write(*args))
+
+    monkeypatch.setattr(module, "write_shard", watched)
+    targets_of(asked, load_model(taught_folder).tokenizer, folder, taught_folder)
+    assert len(written) == 1
 
 
 def test_without_ids_a_token_is_known_by_its_bytes(asked, taught_folder, tmp_path):

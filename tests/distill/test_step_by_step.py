@@ -62,6 +62,11 @@ def test_the_loss_is_the_labels_mean_and_a_share_of_the_rationales_mean(tiny):
     torch.testing.assert_close(loss / count, expected, rtol=1e-4, atol=1e-4)
     split = sum(method.loss(tiny.model, method.collate([row], 3))[0] for row in rows)
     torch.testing.assert_close(loss, split, rtol=1e-4, atol=1e-4)
+    parameters = list(tiny.model.parameters())
+    found, *others = (torch.autograd.grad(x, parameters) for x in (loss, split, expected * count))
+    for other in others:
+        for mine, plain in zip(found, other, strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_no_rationale_anywhere_is_an_error(tiny):

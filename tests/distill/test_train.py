@@ -163,6 +163,15 @@ def test_measuring_on_the_way_does_not_change_the_training(tiny, rows, tmp_path)
     assert_same_weights(tiny.model, other.model)
 
 
+def test_without_a_listener_every_fiftieth_step_is_a_plain_line(tiny, rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("slmops_utils.distill.train.in_notebook", lambda: False)
+    settings = replace(ONE_STEP, max_steps=55, batch_size=1, save_steps=0)
+    losses = train(tiny, rows, tmp_path, settings).losses
+    assert [h["step"] for h in losses] == list(range(5, 56, 5))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    assert lines == [f"step 50  loss {losses[9]['loss']:.4g}"]
+
+
 def scores_in_turn(*values):
     """A score that goes up and down as written, and keeps the weights it was asked about."""
     asked = []

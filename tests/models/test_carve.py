@@ -9,6 +9,7 @@ from slmops_utils.models.carve import choose_layers, keep_layers, keep_tokens, s
 from slmops_utils.models.influence import block_influence
 from slmops_utils.models.load import LoadedModel, weights_fingerprint
 from slmops_utils.models.vocabulary import trim_tokenizer
+from slmops_utils.synthesize.answer import end_ids
 
 TEXT = "Premise: the fee is £5. Hypothesis: the fee is £6."
 
@@ -132,6 +133,18 @@ def test_the_special_ids_move_with_the_vocabulary(deep):
         assert config.eos_token_id == tokenizer.eos_token_id
         assert config.pad_token_id == tokenizer.pad_token_id
         assert config.bos_token_id == tokenizer.bos_token_id
+
+
+def test_all_that_ends_an_answer_still_does(deep):
+    """Llama 3 and Phi name several ends; no text needs the second one here."""
+    kept = trim_tokenizer(deep.tokenizer, [TEXT])[1]
+    other = next(i for i in range(len(deep.tokenizer)) if i not in kept)
+    deep.model.generation_config.eos_token_id = [other, deep.tokenizer.eos_token_id]
+    student = shrink(deep, vocabulary_from=[TEXT])
+    said = student.tokenizer.convert_ids_to_tokens(sorted(end_ids(student)))
+    assert sorted(said) == sorted(deep.tokenizer.convert_ids_to_tokens(sorted(end_ids(deep)))) and len(said) == 2
+    assert student.model.config.eos_token_id == student.tokenizer.eos_token_id, "this one named a single end"
+    assert student.tokenizer.tokenize(TEXT) == deep.tokenizer.tokenize(TEXT)
 
 
 def test_the_parent_is_left_as_it_was(deep):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from slmops_utils.models.vocabulary import pieces_of, trim_tokenizer
 
@@ -111,8 +112,51 @@ def test_half_merged_pieces_are_kept():
     assert pieces_of("ababa", rank) == {"a", "b", "ab", "abab"}
 
 
+FIRST, LAST = ("<s>", 259), ("</s>", 260)
+FRAMES = {
+    "template": processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> $B </s>", [FIRST, LAST]),
+    "bert": processors.BertProcessing(LAST, FIRST),
+    "roberta": processors.RobertaProcessing(LAST, FIRST),
+}
+
+
+def small(post_processor=None, **options):
+    """The bytes and a few tokens more: no merge leads to "abc", and "<s>" is special to nobody but the post-processor."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "de", "ab", "abc", "<s>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("d", "e"), ("a", "b")], **options))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(["</s>"])
+    if post_processor is not None:
+        backend.post_processor = post_processor
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_what_is_put_around_a_text_moves_with_the_vocabulary(frame, nested):
+    frame = FRAMES[frame]
+    whole = small(processors.Sequence([processors.ByteLevel(), frame]) if nested else frame)
+    tokenizer, kept = trim_tokenizer(whole, ["ab c"])
+    ids = tokenizer("ab c")["input_ids"]
+    assert max(ids) < len(tokenizer) == len(kept) < len(whole)
+    assert [kept[i] for i in ids] == whole("ab c")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "ab", "Ġ", "c", "</s>"]
+
+
+def test_a_word_that_is_known_whole_stays_whole_though_no_merge_leads_to_it():
+    """As in Llama 3, whose vocabulary is asked before its merges."""
+    whole, text = small(ignore_merges=True), "abc ab"
+    tokenizer, kept = trim_tokenizer(whole, [text])
+    assert tokenizer.tokenize(text) == whole.tokenize(text) == ["abc", "Ġ", "ab"]
+    assert [kept[i] for i in tokenizer(text)["input_ids"]] == whole(text)["input_ids"]
+    assert len(tokenizer) == len(kept) < len(whole)
+    assert "abc" not in trim_tokenizer(small(), [text])[0].get_vocab(), "which only merges could write"
+
+
 def test_another_kind_of_vocabulary_is_refused():
-    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     unigram = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram([("a", 0.0)], 0)))
