@@ -13,15 +13,23 @@ from typing import Any
 
 from ..evaluate.statistics import verdict
 from ..records import Example, atomic_writer
+from ..synthesize.presets import PREFIX, find_endpoint
 from .origin import FACTS, ancestors, duties, published_weights
 
 CARD = "README.md"
 
 
-def remember_training(folder: str | Path, start: str, files: Sequence[str | Path], examples: Sequence[Example]) -> Path:
+def remember_training(
+    folder: str | Path,
+    start: str,
+    files: Sequence[str | Path],
+    examples: Sequence[Example],
+    teachers: Sequence[str] = (),
+) -> Path:
     """Note what a student was trained on and write its card; earlier scores go, for they were another student's.
 
-    `start` is the model it began as, `files` those that `examples` were read from. Returns the card's path.
+    `start` is the model it began as, `files` those that `examples` were read from, `teachers` the names of those it was
+    compared with, token by token. Returns the card's path.
     """
     facts = {
         "start": start,
@@ -31,6 +39,8 @@ def remember_training(folder: str | Path, start: str, files: Sequence[str | Path
         "tasks": dict(Counter(example.task for example in examples)),
         "labelled": sum(example.response is None for example in examples),
         "answered": dict(Counter(example.response.model for example in examples if example.response)),
+        # an endpoint under the name that records have for it
+        "compared": [find_endpoint(name).name if name.startswith(PREFIX) else name for name in teachers],
         "scores": {},
     }
     _write_facts(folder, facts)
@@ -60,7 +70,7 @@ def has_card(folder: str | Path) -> bool:
 def card_name(folder: str | Path, facts: dict[str, Any]) -> str:
     """The folder's name, with what a teacher's or the weights' licence wants it to start with put before it."""
     name = Path(folder).resolve().name
-    wanted = [terms.name_starts_with for _, terms in duties(facts["answered"])]
+    wanted = [terms.name_starts_with for _, terms in duties(_teachers(facts))]
     wanted += ["Llama"] if published_weights(facts["ancestors"])[1].startswith("llama") else []
     prefix = next((word for word in wanted if word), "")
     return name if name.lower().startswith(prefix.lower()) else f"{prefix}-{name}"
@@ -126,9 +136,10 @@ def _data(facts: dict[str, Any]) -> str:
 
 def _licence(facts: dict[str, Any], name: str, folder: Path, asks: str) -> str:
     lines = [f"- Weights it was carved from ({code(facts['ancestors'][-1])}): {asks}"]
-    for teacher, terms in duties(facts["answered"]):
+    for teacher, terms in duties(_teachers(facts)):
+        what = "Answers of" if teacher in facts["answered"] else "Token by token comparisons with"
         lines.append(
-            f"- Answers of the teacher {code(teacher)}, training on them is allowed: **{terms.allowed}**. {terms.duty}"
+            f"- {what} the teacher {code(teacher)}, training on them is allowed: **{terms.allowed}**. {terms.duty}"
         )
     if name != folder.resolve().name:
         lines.append(
@@ -137,6 +148,11 @@ def _licence(facts: dict[str, Any], name: str, folder: Path, asks: str) -> str:
     if len(lines) == 1:
         lines.append("- No teacher's answers were trained on.")
     return "\n".join(lines) + "\n\nThis is a list of what is known, and no legal advice.\n"
+
+
+def _teachers(facts: dict[str, Any]) -> list[str]:
+    """All whose answers or probabilities it learnt from; a card written before those were noted has answers only."""
+    return list(dict.fromkeys([*facts["answered"], *facts.get("compared", ())]))
 
 
 def _scores(facts: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A cap that holds: what a request may cost at most is set aside before it is sent."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .presets import Price
@@ -33,6 +34,15 @@ class Caps:
     dollars: float | None = None
     tokens: int | None = None
     requests: int | None = None
+
+    def without(self, bills: Iterable[Bill]) -> "Caps":
+        """What these bills, of other journals, leave of it."""
+        dollars, tokens, requests = self.dollars, self.tokens, self.requests
+        for bill in bills:
+            dollars = None if dollars is None else max(dollars - bill.dollars, 0.0)
+            tokens = None if tokens is None else max(tokens - bill.prompt_tokens - bill.completion_tokens, 0)
+            requests = None if requests is None else max(requests - bill.requests, 0)
+        return Caps(dollars, tokens, requests)
 
 
 def most_tokens(prompt: list[dict[str, str]]) -> int:

@@ -16,8 +16,11 @@ from typing import Any
 
 from ..records import Example, read_records, write_records
 from ..tasks import get_task
+from .budget import Bill, Caps
+from .endpoint import spent_before
 from .generate import generate
-from .presets import PREFIX
+from .journal import Journal
+from .presets import PREFIX, find_endpoint
 from .ranks import one_process
 from .together import generate_together
 from .vote import canonical, vote, vote_weight
@@ -43,10 +46,12 @@ def generate_committee(
     """Let every teacher (a name, an endpoint, a model in memory) answer, and write the answers they vote for to `out`.
 
     A record's `response` is that of the member that is heard; `committee` beside it holds every member's answer, the share
-    of the votes, and the weights. 'weighted' asks `validation` too. `options` are generate's, caps counting for each
-    teacher by itself. Returns {"rows", "unanimous", "undecided", "weights", "members": {teacher: generate's report},
-    "ended_early": which of them was stopped before its last row, and why}.
-    Raises ValueError for fewer than two teachers, two of one name, an unknown rule, or no labelled validation.
+    of the votes, and the weights. 'weighted' asks `validation` too. `options` are generate's; caps count for all teachers
+    together, validation included: each may spend what the others have left, in the order they are named. Returns
+    {"rows", "unanimous", "undecided", "weights", "members": {teacher: generate's report}, "ended_early": which of them was
+    stopped before its last row, and why}.
+    Raises ValueError for fewer than two teachers, two of one name, an unknown rule, no labelled validation, or none who
+    does better than chance on it; and what generate raises.
     """
     one_process("a committee")
     out = Path(out)
@@ -65,24 +70,41 @@ def generate_committee(
     if rule == "weighted" and not any(e.reference is not None for e in validation):
         raise ValueError("a weighted vote needs labelled validation rows to weigh its voters by (--validation)")
     labels = labels or label_set([*examples, *validation])
-    reports, weights, files = {}, [], []
+    caps: Caps = options.pop("caps", None) or Caps()
+    bills: dict[Path, Bill] = {}
+    for number, name in enumerate(names, start=1):
+        if name.startswith(PREFIX):  # what an earlier run spent on the later ones, the first may not spend again
+            for path in (member_file(out, number, name, part) for part in ("", "validation-")):
+                bills[path] = _spent(path, name, options.get("price"))
+
+    def ask(teacher: Any, rows: Sequence[Example], path: Path) -> dict[str, Any]:
+        others = [bill for other, bill in bills.items() if other != path]
+        report = generate(teacher, rows, path, caps=caps.without(others), **options)
+        if "bill" in report:
+            bills[path] = Bill(**report["bill"])
+        return report
+
+    reports, weights, files, early = {}, [], [], []
     for number, (teacher, name) in enumerate(zip(teachers, names, strict=True), start=1):
         files.append(member_file(out, number, name))
         weight = 1.0
         if rule == "weighted":
             path = member_file(out, number, name, "validation-")
-            generate(teacher, list(validation), path, **options)
+            if why := ask(teacher, list(validation), path).get("ended_early"):
+                early.append(f"{name}, on the validation rows: {why}")
             weight = weight_of(list(read_records(path)), labels)
         weights.append(weight)
-        reports[name] = generate(teacher, list(examples), files[-1], **options)
+        reports[name] = ask(teacher, list(examples), files[-1])
+        if why := reports[name].get("ended_early"):
+            early.append(f"{name}: {why}")
         print(
             f"{name}: weight {weight:.3f}, {reports[name]['stopped']:,} of {len(examples):,} answers whole", flush=True
         )
     if not any(weights):
-        raise ValueError("none of the teachers does better than chance on the validation rows, so none has a vote")
+        none = "none of the teachers does better than chance on the validation rows, so none has a vote"
+        raise ValueError("; ".join([none, *early]))
     counts = {"unanimous": 0, "undecided": 0}
     write_records(out, _decide(examples, files, names, weights, labels, counts))
-    early = [f"{name}: {told['ended_early']}" for name, told in reports.items() if told.get("ended_early")]
     return {
         "rows": len(examples),
         **counts,
@@ -90,6 +112,15 @@ def generate_committee(
         "members": reports,
         "ended_early": "; ".join(early) or None,
     }
+
+
+def _spent(path: Path, teacher: str, price: tuple[float, float] | None) -> Bill:
+    """What earlier runs paid an endpoint for the answers kept in a file."""
+    journal = Path(f"{path}.journal.jsonl")
+    if not journal.exists():
+        return Bill()
+    with Journal(journal) as book:
+        return spent_before(book, find_endpoint(teacher, price))[0]
 
 
 def _decide(

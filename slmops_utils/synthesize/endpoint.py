@@ -76,19 +76,22 @@ class _Failure(Exception):
         self.stops, self.throttled = stops, throttled  # ends the whole run; was only told to slow down
 
 
-def spent_before(book: Journal, cost: Callable[[int, int], float]) -> tuple[Bill, str | None]:
-    """What the runs that wrote this journal spent, and the model that answered last.
+def spent_before(book: Journal, endpoint: Endpoint) -> tuple[Bill, str | None]:
+    """What the runs that wrote this journal spent, whichever teacher they asked, and the model that answered last for
+    this one; None where that is not known, as in an older journal, whose lines name no teacher.
 
     Attempts without an outcome count with all they may have cost: the server may have billed them.
     """
     bill, sent, served = Bill(), {}, None
+    cost: Callable[[int, int], float] = endpoint.price.cost if endpoint.price else lambda *_: 0.0
     for key, entry in book.items():
         if "sent" in entry:
             sent[key] = entry["sent"]
         elif "settles" in entry:
             sent.pop(entry["settles"], None)
             bill.add(entry["prompt_tokens"], entry["completion_tokens"], entry["dollars"])
-            served = entry.get("served_model") or served
+            if entry.get("teacher") == endpoint.name:
+                served = entry.get("served_model") or served
     for prompt_tokens, completion_tokens in sent.values():
         bill.add(prompt_tokens, completion_tokens, cost(prompt_tokens, completion_tokens))
     return bill, served
@@ -144,9 +147,8 @@ class _Run:
     def __init__(self, endpoint, prompts, keys, book, sampling, caps, network):
         self.endpoint, self.prompts, self.keys, self.book = endpoint, prompts, keys, book
         self.sampling, self.network = sampling, network
-        price = endpoint.price
-        bill, self.served = spent_before(book, price.cost if price else lambda *_: 0.0)
-        self.budget, self.tally = Budget(caps, price, bill), Tally(bill)
+        bill, self.served = spent_before(book, endpoint)
+        self.budget, self.tally = Budget(caps, endpoint.price, bill), Tally(bill)
         self.todo = array("q", (i for i, key in enumerate(keys) if key not in book))
         self.number = len(book)  # no earlier attempt has a higher one: each wrote a line of its own
         self.pace = Pace(network.longest_wait)
@@ -234,7 +236,7 @@ class _Run:
             return False
         self.number += 1
         sent = f"{key}#{self.number}"
-        entry: dict[str, Any] = {"key": f"{sent}!", "settles": sent}
+        entry: dict[str, Any] = {"key": f"{sent}!", "settles": sent, "teacher": self.endpoint.name}
         used, started = (0, 0), time.perf_counter()
         try:
             expected = reserved[0] // 4 + reserved[1]  # four bytes a token: what a server's own limit counts
@@ -293,7 +295,8 @@ class _Run:
         import openai
 
         options: dict[str, Any] = {"max_tokens": self.sampling.max_new_tokens, "temperature": self.sampling.temperature}
-        if self.sampling.temperature > 0:
+        # some APIs refuse top_p beside temperature; one's own server may have a default below 1
+        if self.sampling.temperature > 0 and (self.sampling.top_p < 1 or self.endpoint.local):
             options["top_p"] = self.sampling.top_p
         if self.endpoint.local:
             # samples of one prompt differ in their key only, and have to be drawn apart

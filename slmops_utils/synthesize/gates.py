@@ -20,7 +20,7 @@ from typing import Any
 from ..records import Chosen, Example, RecordFile, write_records
 from ..tasks import get_task
 from .rules import Gate as Gate
-from .rules import Reasons, Rules, each, question
+from .rules import Reasons, Rules, each, labels_of, question
 from .similar import Neighbours
 from .verified import arithmetic, consistent, judged
 
@@ -59,7 +59,7 @@ def parsed(example: Example, text: str, rules: Rules) -> str | None:
     """The task cannot read an answer out of the text."""
     if "unread" in example.extra:  # asked in a style, and the answer could not be told from the reasons
         return str(example.extra["unread"])
-    labels = rules.labels or rules.known_labels.get(example.task) or (text,)
+    labels = _known(example, rules) or (text,)
     return None if get_task(example.task).parse(text, labels) is not None else "no answer of its task in the text"
 
 
@@ -114,7 +114,10 @@ def agrees(example: Example, text: str, rules: Rules) -> str | None:
     if example.reference is None:
         return None
     task = get_task(example.task)
-    score = task.metrics[task.headline].value(example, text)
+    metric = task.metrics[task.headline]
+    if not metric.applies(example):  # a note or reply without its facts: no other text scores in full, however right
+        return None
+    score = metric.value(example, text)
     if isinstance(score, (int, float)) and score < 0.5:  # a score that is no number belongs to the whole set
         return f"not its label ({task.headline} {score:g})"
     return None
@@ -164,9 +167,13 @@ def _one(group: Any) -> str | None:
 
 def _class(example: Example, rules: Rules) -> str | None:
     """The label an answer names, where there is a closed set of them."""
-    labels = rules.labels or rules.known_labels.get(example.task)
+    labels = _known(example, rules)
     text = example.response.text if example.response else ""
     return get_task(example.task).parse(text, labels) if labels else None
+
+
+def _known(example: Example, rules: Rules) -> Sequence[str]:
+    return labels_of(example, rules.labels or rules.known_labels.get(example.task, ()))
 
 
 GATES: dict[str, Gate] = {
@@ -226,9 +233,10 @@ def _judge(
         reasons = GATES[name](Chosen(examples, alive), rules)
         dropped |= {i: (name, reason) for i, reason in zip(alive, reasons, strict=True) if reason}
         often = Counter(_kind(reason) for reason in reasons if reason)
+        idle = "nothing to compare with" if name == "not_held_out" and not rules.held_out else ""
         left = array("q", (i for i, reason in zip(alive, reasons, strict=True) if not reason))
         report.append({"gate": name, "kept": len(left), "dropped": len(alive) - len(left),
-                       "most_often": often.most_common(1)[0][0] if often else ""})  # fmt: skip
+                       "most_often": often.most_common(1)[0][0] if often else idle})  # fmt: skip
         alive = left
     return dropped, report
 

@@ -1,6 +1,7 @@
 """As fast as the server allows: its per-minute limits, read from the headers of its answers."""
 
 import email.utils
+import math
 import re
 import time
 from datetime import datetime
@@ -63,7 +64,8 @@ def parse_wait(text: str) -> float | None:
     """Seconds in "1.5", "6m0s", "20ms" or until an ISO or HTTP date; None when it is none of these."""
     text = text.strip()
     try:
-        return max(float(text), 0.0)
+        seconds = float(text)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None  # float reads "nan", and no wait is that long
     except ValueError:
         pass
     if re.fullmatch(r"(\d+(\.\d+)?(ms|[hms]))+", text):

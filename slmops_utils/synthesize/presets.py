@@ -57,8 +57,9 @@ OPEN = Terms(
 UNKNOWN = Terms("check", "Nothing is known here about this model's terms: read them before you train on its answers.")
 OWN = Terms("check", "Your own server: the licence of the model it serves decides.")
 
-# by a word of a model's name
-BY_NAME = {"llama": LLAMA, "deepseek": DEEPSEEK, "smollm2": OPEN, "phi-3": OPEN, "phi-4": OPEN}
+# by a word of a model's name, wherever it is served; "o1" and the like are no words: other makers' names hold them too
+BY_NAME = {"llama": LLAMA, "deepseek": DEEPSEEK, "smollm2": OPEN, "phi-3": OPEN, "phi-4": OPEN,
+           "gpt-3": OPENAI, "gpt-4": OPENAI, "gpt-5": OPENAI, "claude": ANTHROPIC}  # fmt: skip
 
 PRESETS = {
     "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", DEEPSEEK, ("deepseek-chat",)),
@@ -84,7 +85,6 @@ class Endpoint:
     model: str
     base_url: str
     key_variable: str
-    terms: Terms
     price: Price | None
     local: bool
 
@@ -92,6 +92,11 @@ class Endpoint:
     def name(self) -> str:
         parts = urlsplit(self.base_url)
         return f"{self.model}@{parts.netloc}{parts.path}"
+
+    @property
+    def terms(self) -> Terms:
+        """What a model card says of the same teacher."""
+        return terms_of(self.name)
 
     def key(self) -> str:
         """The API key. Raises EndpointError naming the variable to set; an address may need none."""
@@ -131,14 +136,13 @@ def find_endpoint(name: str, price: tuple[float, float] | None = None) -> Endpoi
             f"{name!r} is no endpoint: write endpoint:MODEL@WHERE, WHERE being {', '.join(PRESETS)} or an http address"
         )
     stated = Price(*price, "stated by you") if price else PRICES.get(model)
-    terms = LLAMA if "llama" in model.lower() else DEEPSEEK if "deepseek" in model.lower() else None
     if where.startswith(("http://", "https://")):
         parts = urlsplit(where)
         if parts.username or parts.password or parts.query:
             raise EndpointError("an address holds no password, key or query: set the key in " + LOCAL_KEY)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         stated = stated if price or not local else Price(0.0, 0.0, "your own machine")
-        return Endpoint(model, where.rstrip("/"), LOCAL_KEY, terms or OWN, stated, local)
+        return Endpoint(model, where.rstrip("/"), LOCAL_KEY, stated, local)
     if where not in PRESETS:
         raise EndpointError(f"no preset {where!r}; there are {', '.join(PRESETS)}, or give an http address")
     preset = PRESETS[where]
@@ -148,7 +152,7 @@ def find_endpoint(name: str, price: tuple[float, float] | None = None) -> Endpoi
         base = os.environ.get(variable, "").rstrip("/")
         if not base:
             raise EndpointError(f"set the environment variable {variable} to your endpoint's address (…/openai/v1)")
-    return Endpoint(model, base, preset.key_variable, terms or preset.terms, stated, False)
+    return Endpoint(model, base, preset.key_variable, stated, False)
 
 
 def terms_of(name: str) -> Terms:
@@ -158,8 +162,8 @@ def terms_of(name: str) -> Terms:
     for word, terms in BY_NAME.items():
         if word in model:
             return terms
+    host = re.sub(r":\d+$", "", where.split("/")[0])
     for preset in PRESETS.values():
-        host = urlsplit(preset.base_url).netloc
-        if host and where.split("/")[0] == host:
+        if host and urlsplit(preset.base_url).netloc == host:
             return preset.terms
-    return OWN if where.split(":")[0].split("/")[0] in ("localhost", "127.0.0.1") else UNKNOWN
+    return OWN if host in ("localhost", "127.0.0.1", "[::1]") else UNKNOWN

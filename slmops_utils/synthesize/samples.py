@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import Example, read_records, write_records
+from .committee import label_set
 from .generate import generate
 from .vote import vote
 
@@ -24,7 +25,8 @@ def generate_samples(
 
     A record's `response` is the answer that the samples vote for; all their texts are kept under `samples`, and the share
     that agrees under `agreement`. Resumes as `generate` does; one request is one sample, so a budget counts each.
-    `labels` are those of a closed set. Raises ValueError for fewer than two samples or a temperature of 0.
+    `labels` are those of a closed set, read from the references unless given. Raises ValueError for fewer than two samples
+    or a temperature of 0.
     """
     sampling = options.get("sampling")
     if samples < 2 or sampling is None or sampling.temperature <= 0:
@@ -34,7 +36,7 @@ def generate_samples(
     report = generate(teacher, expand(examples, samples), each, journal=options.pop("journal", f"{out}.journal.jsonl"), **options)  # fmt: skip
     if "rank" in report:
         return report  # under torchrun rank 0 writes
-    write_records(out, fold(examples, read_records(each), samples, labels))
+    write_records(out, fold(examples, read_records(each), samples, labels or label_set(examples)))
     each.unlink()  # the journal and `out` hold all of it
     return report | {"rows": len(examples), "samples": samples}
 
@@ -46,9 +48,14 @@ def fold(
     for example in examples:
         drawn = [next(answered) for _ in range(samples)]
         given = [one.response for one in drawn if one.response is not None]
-        whole = [response for response in given if response.finish_reason == "stop"]
+        unread = [one.extra.get("unread") for one in drawn if one.response is not None]
+        # who was cut off or cannot be read has no voice
+        whole = [r for r, mark in zip(given, unread, strict=True) if r.finish_reason == "stop" and mark is None]
         found = vote(example, [response.text for response in whole], labels)
-        share = found.share * len(whole) / samples  # a sample that failed or was cut off agrees with nothing
+        share = found.share * len(whole) / samples  # a sample that failed or was left out agrees with nothing
         best = whole[found.winner] if found.winner is not None else (given[0] if given else None)
         kept = {"samples": [response.text for response in given], "agreement": round(share, 4)}
-        yield replace(example, response=best, extra=example.extra | kept)
+        if found.winner is None and given and unread[0] is not None:
+            kept["unread"] = unread[0]
+        before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
+        yield replace(example, response=best, extra=before | kept)

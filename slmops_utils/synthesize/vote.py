@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..records import Example
 from ..tasks import get_task, overlap
+from .rules import labels_of
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Vote:
 def canonical(example: Example, text: str, labels: Sequence[str] = ()) -> Hashable | None:
     """What an answer says, in a form equal for equal answers; None when it says nothing, or its task has no such form."""
     task = get_task(example.task)
-    if task.canonical is None:
+    if task.canonical is None or not text.strip():
         return None
     # an answer the whole of which is a label is read without the others being known
-    answer = task.parse(text, labels or (text,))
+    answer = task.parse(text, labels_of(example, labels) or (text,))
     return None if answer is None else task.canonical(answer)
 
 

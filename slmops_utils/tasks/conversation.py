@@ -44,7 +44,7 @@ def contains(text: str, phrase: str) -> bool:
 
 def resolves(example: Example, text: str) -> float:
     """1.0 when the reply has every required fact and no forbidden one."""
-    required, forbidden = example.reference["required"], example.reference["forbidden"]
+    required, forbidden = example.reference["required"], example.reference.get("forbidden", [])
     told = all(any(contains(text, phrase) for phrase in group) for group in required)
     return float(told and not any(contains(text, phrase) for phrase in forbidden))
 

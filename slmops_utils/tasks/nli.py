@@ -58,9 +58,15 @@ def parse(text: str, labels: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def is_inference(example: Example) -> bool:
+    """Whether a record is asked the inference question above: one of another closed set, which may share a label with it,
+    brings a question of its own."""
+    return example.prompt[0]["role"] != "system" and example.reference in (None, *INFERENCE)
+
+
 def is_correct(example: Example, text: str) -> float:
-    """1.0 when the text names the reference label and, for the three inference labels, no other."""
-    if example.reference in INFERENCE:
+    """1.0 when the text names the reference label: of the inference question among reasons, else as the whole text."""
+    if is_inference(example):
         return float(parse(text, INFERENCE) == example.reference)
     return float(normalise(text) == normalise(str(example.reference)))
 
@@ -76,7 +82,7 @@ def macro_f1(pairs: np.ndarray) -> float:
 
 
 def _pair(example: Example, text: str) -> tuple[str, str]:
-    if example.reference in INFERENCE:
+    if is_inference(example):
         return str(example.reference), parse(text, INFERENCE) or ""
     return normalise(str(example.reference)), normalise(text)
 

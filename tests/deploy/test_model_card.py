@@ -86,6 +86,8 @@ def test_scores_are_added_with_their_intervals_and_go_when_it_is_trained_again(s
         ("deepseek-chat@api.deepseek.com/v1", "yes", "use limits"),
         ("gpt-4.1@api.openai.com/v1", "restricted", "compete"),
         ("claude-sonnet-4-6@api.anthropic.com/v1", "restricted", "written permission"),
+        ("gpt-4o@mine.services.ai.azure.com/openai/v1", "restricted", "compete"),
+        ("claude-sonnet-4-6@mine.services.ai.azure.com/openai/v1", "restricted", "written permission"),
         ("mystery@models.example/v1", "check", "read them before"),
         ("mine@127.0.0.1:8080/v1", "check", "Your own server"),
         ("embedded", "yes", "ship the licence"),
@@ -109,6 +111,25 @@ def test_a_student_of_llama_gets_its_name(student):
     assert "# llama-desk\n" in write_model_card(named).read_text(), "a folder that has the name keeps it"
     card = carded(named, "embedded", start="hub:meta-llama/Llama-3.1-8B-Instruct")
     assert head(card)["license"] == "llama3.1" and "ship the licence and notice" in card
+
+
+@pytest.mark.parametrize(("method", "asked"), [("forward_kl", True), ("text", False), ("step_by_step", False)])
+def test_a_teacher_asked_for_its_probabilities_is_on_the_card(method, asked, student, monkeypatch):
+    monkeypatch.setattr("slmops_utils.distill.distill.distill", lambda *args, **options: {})
+    data, teacher = student.parent / "labels.jsonl", "hub:meta-llama/Llama-3.1-8B-Instruct"
+    write_records(data, [Example(e.id, e.task, e.messages, e.reference) for e in rows()])
+    command = ["distill", "--student", "embedded", "--data", str(data), "--out", str(student), "--method", method]
+    assert main([*command, "--teacher", teacher]) == 0
+    card = (student / "README.md").read_text()
+    assert (f"comparisons with the teacher `{teacher}`, training on them is allowed: **yes**" in card) is asked
+    assert ("# Llama-student\n" in card and "Built with Llama" in card) is asked
+    assert ("No teacher's answers were trained on" in card) is not asked
+
+
+def test_a_served_teacher_that_also_answered_is_on_the_card_once(student):
+    name, data = "gpt-4.1@api.openai.com/v1", student.parent / "train.jsonl"
+    card = remember_training(student, "embedded", [data], list(rows(name)), ["endpoint:gpt-4.1@openai"]).read_text()
+    assert card.count(f"the teacher `{name}`") == card.count("compete with OpenAI's") == 1 and "endpoint:" not in card
 
 
 def test_the_road_back_to_published_weights(tiny_folder, tmp_path):

@@ -1,5 +1,7 @@
 """A cap is never passed, whatever the order in which requests come back, and nothing set aside is forgotten."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,20 @@ def test_a_raised_cap_goes_on_where_the_lower_one_stopped(tmp_path):
         first = ask(server, tmp_path, 10, caps=Caps(requests=4))
         second = ask(server, tmp_path, 10, caps=Caps(requests=10))
     assert (first["asked"], second["from_journal"], second["asked"], second["ended_early"]) == (4, 4, 6, None)
+
+
+@pytest.mark.parametrize(
+    ("caps", "told"), [(Caps(dollars=0.002), "$0.002"), (Caps(tokens=1500), "1,500 tokens")], ids=["dollars", "tokens"]
+)
+def test_what_was_in_flight_when_a_run_was_killed_stays_booked(caps, told, tmp_path):
+    line = {"key": "q0:of a killed run#1", "sent": [1000, 500]}
+    (tmp_path / "out.jsonl.journal.jsonl").write_text(json.dumps(line) + "\n")
+    with Server() as server:
+        report = ask(server, tmp_path, 1, caps=caps, price=(1.0, 2.0))
+        assert report["ended_early"].startswith(f"the cap of {told} would be broken") and server.requests == []
+        assert report["bill"] == {"requests": 1, "prompt_tokens": 1000, "completion_tokens": 500, "dollars": 0.002}
+        bill = ask(server, tmp_path, 1, price=(1.0, 2.0))["bill"]
+    assert (bill["requests"], bill["prompt_tokens"], bill["completion_tokens"]) == (2, 1012, 503)
 
 
 def test_an_outcome_that_is_unknown_is_booked_at_its_most(tmp_path):

@@ -14,6 +14,7 @@ from slmops_utils.models.load import LoadedModel
 from slmops_utils.models.vocabulary import trim_tokenizer
 from slmops_utils.records import Example, read_records, write_records
 from slmops_utils.synthesize.answer import Sampling, answer, encode_prompt
+from slmops_utils.synthesize.budget import Caps
 from slmops_utils.synthesize.committee import generate_committee
 from slmops_utils.synthesize.together import answer_together, generate_together
 
@@ -51,6 +52,42 @@ def test_a_teacher_right_on_validation_outvotes_two_that_guess(tmp_path):
         report = generate_committee(teachers, pool(4), tmp_path / "out.jsonl", "weighted", labelled(20), network=QUICK, sampling=SHORT)  # fmt: skip
     assert report["weights"][teachers[0]] > 2 and report["weights"][teachers[1]] == report["weights"][teachers[2]] < 0.1
     assert [row.response.text for row in read_records(tmp_path / "out.jsonl")] == ["entailment", "neutral"] * 2
+
+
+def test_a_cap_holds_for_all_teachers_together_and_over_runs(tmp_path):
+    with Server(lambda n, body: problem(400) if row_of(body) == 0 else "neutral") as a, Server() as b:
+        teachers = [f"endpoint:t@{server.url}" for server in (a, b)]
+
+        def run(most):
+            caps = Caps(requests=most)
+            report = generate_committee(teachers, pool(4), tmp_path / "out.jsonl", network=QUICK, sampling=SHORT, caps=caps)  # fmt: skip
+            return report["ended_early"], len(a.requests), len(b.requests)
+
+        early, *asked = run(5)
+        assert asked == [4, 1] and early.startswith(f"{teachers[1]}: the cap of 1 requests would be broken")
+        early, *asked = run(5)
+        assert asked == [4, 1] and teachers[0] in early, "its failed row may not be asked again with what is spent"
+        assert run(9) == (None, 5, 4)
+
+
+def test_a_cap_counts_the_validation_rows_too(tmp_path):
+    def knows(number, body):
+        return ("entailment", "neutral")[row_of(body) % 2]
+
+    with Server(knows) as a, Server(knows) as b:
+        teachers = [f"endpoint:t@{server.url}" for server in (a, b)]
+
+        def run(most, folder):
+            options = {"network": QUICK, "sampling": SHORT, "caps": Caps(requests=most)}
+            out = tmp_path / folder / "out.jsonl"
+            return generate_committee(teachers, pool(4), out, "weighted", labelled(4), **options)
+
+        report = run(10, "some")
+        assert (len(a.requests), len(b.requests)) == (8, 2)
+        assert f"{teachers[1]}, on the validation rows: the cap of 2 requests" in report["ended_early"]
+        assert report["weights"][teachers[0]] > report["weights"][teachers[1]] == 0.0
+        with pytest.raises(ValueError, match=r"none has a vote; .* on the validation rows: the cap of 2 requests"):
+            run(2, "few")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +166,12 @@ def test_a_committee_on_the_command_line(tmp_path, capsys):
         common += ["--teacher", f"endpoint:t@{a.url}", "--teacher", f"endpoint:t@{b.url}"]
         assert main(common) == 1 and "say how it decides" in capsys.readouterr().err
         assert main([*common, "--committee", "majority", "--dry-run"]) == 0 and not a.requests
+        write_records(tmp_path / "validation.jsonl", labelled(3))
+        weighted = ["--committee", "weighted", "--validation", str(tmp_path / "validation.jsonl"), "--dry-run"]
+        capsys.readouterr()
+        assert main([*common, *weighted]) == 0 and not a.requests
+        counted = capsys.readouterr().out
+        assert counted.count("\n2 requests, ") == counted.count("\n3 requests, ") == 2
         assert main([*common, "--committee", "majority"]) == 0
     told = capsys.readouterr().out
     assert json.loads(told[told.rindex("\n{\n") :])["unanimous"] == 0

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from server import Reply, Server, completion, problem
@@ -21,7 +23,9 @@ from slmops_utils.synthesize.budget import Caps
 from slmops_utils.synthesize.endpoint import MOST_BYTES, Network, ask_endpoint
 from slmops_utils.synthesize.generate import generate
 from slmops_utils.synthesize.journal import Journal
+from slmops_utils.synthesize.pace import Pace, parse_wait
 from slmops_utils.synthesize.presets import EndpointError, find_endpoint
+from slmops_utils.tasks.service_rules import DEFAULTS
 
 SAMPLING = Sampling(max_new_tokens=16)
 QUICK = Network(concurrency=4, attempts=3, seconds=60.0, first_wait=0.01, longest_wait=0.3, success_ratio=0.0)
@@ -227,6 +231,32 @@ def test_too_many_failures_stop_the_run_with_the_reason_most_often_met(tmp_path)
     check_books(tmp_path, len(server.requests))
 
 
+def test_unless_told_otherwise_the_ratio_is_that_of_azures_service():
+    assert Network().success_ratio == DEFAULTS["min_endpoint_success_ratio"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("reply", "shortest", "longest"),
+    [
+        (problem(500), [0.5, 1.0, 1.5], [1.0, 2.0, 3.0]),
+        (problem(503, {"Retry-After": "2"}), [2.0, 2.0, 2.0], [2.4, 2.4, 2.4]),
+    ],
+    ids=["its own", "as asked"],
+)
+@pytest.mark.parametrize("luck", [0, 1])
+def test_waits_double_up_to_the_longest_and_have_a_random_part(reply, shortest, longest, luck, monkeypatch, tmp_path):
+    waits = []
+
+    async def sleep(self, seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("slmops_utils.synthesize.endpoint._Run.sleep", sleep)
+    monkeypatch.setattr("slmops_utils.synthesize.endpoint.random.uniform", lambda *ends: ends[luck])
+    with Server(lambda number, body: reply) as server:
+        ask(server, tmp_path, 1, replace(QUICK, attempts=4, first_wait=1.0, longest_wait=3.0))
+    assert waits == pytest.approx([shortest, longest][luck])
+
+
 def test_a_run_above_the_ratio_goes_on_to_its_end(tmp_path):
     # one row in six: whichever of the rows in flight come back first, no moment of the run is below the ratio
     with Server(lambda number, body: problem(400) if row_of(body) % 6 == 0 else "neutral") as server:
@@ -252,7 +282,7 @@ def test_failed_rows_are_asked_again_by_the_next_run_and_answers_are_not(tmp_pat
 
 
 def test_a_changed_prompt_model_or_setting_never_reuses_an_answer(tmp_path):
-    with Server() as server:
+    with Server(lambda number, body: completion(model=body["model"])) as server:
 
         def asked(**changes):
             return ask(server, tmp_path, **({"examples": 3} | changes))["asked"]
@@ -268,6 +298,39 @@ def test_a_changed_prompt_model_or_setting_never_reuses_an_answer(tmp_path):
         assert other["asked"] == 3
         body = server.requests[-1]["body"]
     assert body["model"] == "other" and body["max_tokens"] == 16 and body["temperature"] == 0
+
+
+def test_a_journal_whose_lines_name_no_teacher_binds_nobody_to_a_model(tmp_path):
+    with Server(lambda number, body: completion(model="teacher-1" if number <= 2 else "teacher-2")) as server:
+        ask(server, tmp_path, 2)
+        old = [{key: value for key, value in line.items() if key != "teacher"} for line in journal(tmp_path)]
+        (tmp_path / "out.jsonl.journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+        assert ask(server, tmp_path, 4)["asked"] == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"),
+    [
+        ({}, {"temperature": 0.0}),
+        ({"top_p": 0.9}, {"temperature": 0.0}),
+        ({"temperature": 0.5}, {"temperature": 0.5}),
+        ({"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "top_p": 0.9}),
+    ],
+    ids=str,
+)
+def test_top_p_is_sent_only_where_it_says_something(setting, sent, tmp_path, monkeypatch):
+    """Some APIs refuse it beside a temperature. A server of one's own is told, as its default may be another."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        for local in (False, True):
+            endpoint = replace(find_endpoint(f"endpoint:teacher@{server.url}"), local=local)
+            monkeypatch.setattr("slmops_utils.synthesize.generate.find_endpoint", lambda *_, e=endpoint: e)
+            ask(server, tmp_path / str(local), 1, sampling=replace(SAMPLING, **setting))
+        other, own = (request["body"] for request in server.requests)
+    assert other == {"model": "teacher", "messages": other["messages"], "max_tokens": 16, **sent}
+    own.pop("seed")
+    assert own == other | ({"top_p": setting.get("top_p", 1.0)} if "temperature" in setting else {})
 
 
 def test_the_answers_of_two_addresses_on_one_host_are_told_apart(tmp_path):
@@ -387,10 +450,12 @@ class Minute:
     def headers(self, now) -> dict[str, str]:
         if not self.tell:
             return {}
-        left, reset = str(self.limit - self.used), f"{int((self.start + self.seconds - now) * 1000) + 5}ms"
+        left, wait = str(self.limit - self.used), self.start + self.seconds - now + 0.005
         if self.style == "openai":
-            return {"x-ratelimit-remaining-requests": left, "x-ratelimit-reset-requests": reset}
-        return {"anthropic-ratelimit-requests-remaining": left, "anthropic-ratelimit-requests-reset": reset}
+            return {"x-ratelimit-remaining-requests": left, "x-ratelimit-reset-requests": f"{int(wait * 1000)}ms"}
+        reset = datetime.fromtimestamp(time.time() + wait, UTC).isoformat(timespec="milliseconds")
+        return {"anthropic-ratelimit-requests-remaining": left,
+                "anthropic-ratelimit-requests-reset": reset.replace("+00:00", "Z")}  # fmt: skip
 
 
 @pytest.mark.parametrize("style", ["openai", "anthropic"])
@@ -399,6 +464,64 @@ def test_a_limit_told_in_headers_is_never_run_into(style, tmp_path):
     with Server(minute) as server:
         report = ask(server, tmp_path, 35, replace(QUICK, concurrency=8, longest_wait=5.0))
     assert (report["asked"], minute.refused) == (35, 0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds since noon of 24 November 2026, the time of day that pace.py sees."""
+    noon, now = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp(), [0.0]
+    stopped = SimpleNamespace(monotonic=lambda: now[0], time=lambda: noon + now[0])
+    monkeypatch.setattr("slmops_utils.synthesize.pace.time", stopped)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("left", "reset", "until"),
+    [
+        ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", "30s"),
+        ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset", "2026-11-24T12:00:30Z"),
+    ],
+    ids=["openai", "anthropic"],
+)
+def test_no_more_tokens_leave_than_the_server_has_left(left, reset, until, clock):
+    pace, hasty = Pace(longest_wait=60.0), Pace(longest_wait=20.0)
+    pace.leave(500)
+    pace.back(500)
+    pace.leave(30)  # on its way: the server may not have counted it yet
+    for one in (pace, hasty):
+        one.heed({left: "100", reset: until})
+    assert (pace.wait(70), pace.wait(71), hasty.wait(101)) == (0.0, 30.0, 20.0)
+    pace.leave(50)
+    assert (pace.wait(20), pace.wait(21)) == (0.0, 30.0)
+    clock[0] = 29.0
+    assert pace.wait(21) == 1.0
+    clock[0] = 31.0
+    assert pace.wait(500) == 0.0
+    pace.leave(500)
+    assert pace.wait(500) == 0.0, "of the new minute nothing is known yet"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("6m0s", 360.0),
+        ("1h2m3.5s", 3723.5),
+        (" 20ms ", 0.02),
+        ("2026-11-24T12:00:30Z", 30.0),
+        ("2026-11-24T13:00:30+01:00", 30.0),
+        ("2026-11-24T11:59:00Z", 0.0),
+        ("Tue, 24 Nov 2026 12:06:00 GMT", 360.0),
+        ("6 minutes", None),
+        ("soon", None),
+        ("", None),
+        ("nan", None),
+        ("inf", None),
+    ],
+)
+def test_a_wait_is_read_however_it_is_told(text, seconds, clock):
+    assert parse_wait(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_a_limit_not_told_loses_no_row(tmp_path):
@@ -447,6 +570,50 @@ def test_progress_tells_the_bill_as_it_grows(tmp_path):
                      lambda new, bill: seen.append((new, str(bill))))  # fmt: skip
     assert sum(new for new, _ in seen) == 5
     assert seen[-1][1] == "$0.0001, 75 tokens, 5 requests"
+
+
+class Bar:
+    """A progress bar that somebody watches."""
+
+    def __init__(self, total):
+        self.total, self.done, self.told = total, 0, ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def update(self, new):
+        self.done += new
+
+    def set_postfix_str(self, told, refresh=True):
+        self.told = told
+
+
+def test_the_bar_shows_all_answers_and_the_bill(tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr("slmops_utils.synthesize.generate.progress_bar",
+                        lambda total, *_, **__: bars.append(Bar(total)) or bars[-1])  # fmt: skip
+    with Server() as server:
+        ask(server, tmp_path, 3, price=PRICE)
+        ask(server, tmp_path, 5, price=PRICE)
+    assert [(bar.total, bar.done, bar.told) for bar in bars] == [
+        (3, 3, "$0.0001, 45 tokens, 3 requests"), (5, 5, "$0.0001, 75 tokens, 5 requests")]  # fmt: skip
+
+
+def test_the_disk_is_waited_for_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(handle):
+        synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Server(lambda number, body: replace(completion(), after=0.04)) as server:
+        ask(server, tmp_path, 80)
+    written = (tmp_path / "out.jsonl.journal.jsonl").stat()
+    sizes = [size for file, size in synced if file == written.st_ino]
+    assert 1 < len(sizes) < 80 and sizes[-1] == written.st_size
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_this_machine(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,12 @@ KEPT = {
     "length": [row(text="word " + " ".join(map(str, range(300)))), row(text="no, no, no")],
     "same_language": [row(text="£5"), row(text="neutral"), row(text="La Poste", asked="Who brings the letter to you?"),
                       row(asked="Сколько это стоит?", text="Пять фунтов", task="conversation")],
-    "agrees": [row(), row(reference="neutral"), row(text="It does not say. neutral", reference="neutral")],
+    "agrees": [
+        row(), row(reference="neutral"), row(text="It does not say. neutral", reference="neutral"),
+        *(row(text="Call back.", task=task, reference=reference) for task, reference in (
+            ("summarization", "It is £5."), ("summarization", {"note": "It is £5."}), ("conversation", "It is £5."),
+            ("conversation", {"reply": "It is £5."}))),
+    ],
 }  # fmt: skip
 
 
@@ -68,6 +74,15 @@ def test_a_gate_drops_what_it_is_for_with_a_reason(gate, example):
 @pytest.mark.parametrize(("gate", "example"), [(gate, e) for gate, es in KEPT.items() for e in es])
 def test_a_gate_lets_everything_else_pass(gate, example):
     assert reason(gate, example, labels=LABELS) is None
+
+
+def test_without_labels_the_inference_question_has_its_own():
+    rows = [row("m", "maybe"), row("e", "So it is. entailment")]
+    rows += [row(f"n{i}", f"It says {i}. neutral") for i in range(9)]
+    _, dropped, _ = run_gates(rows, Rules(balance=1.0), ["parsed", "balanced"])
+    assert [e.id for e in dropped] == ["m", "n5", "n6", "n7", "n8"], "9 and 1 rows: the median is 5"
+    own = replace(rows[0], messages=[{"role": "system", "content": "Which device?"}, *rows[0].messages])
+    assert reason("parsed", own) is None, "nobody knows the labels of another set"
 
 
 def test_a_reply_is_held_against_the_facts_its_label_asks_for():
@@ -104,6 +119,14 @@ def test_a_question_of_the_test_set_is_dropped():
     held = [row("test-7", asked=LONG)]
     assert reason("not_held_out", row("a", asked=LONG + " Thanks"), held_out=held).startswith("like held-out test-7")
     assert reason("not_held_out", row("a", asked="What is the fee?"), held_out=held) is None
+
+
+def test_a_check_against_nothing_says_so():
+    _, _, report = run_gates([row()])
+    assert [r["gate"] for r in report if r["most_often"]] == ["not_held_out"]
+    assert "nothing to compare with" in table(report)
+    _, _, report = run_gates([row()], Rules(held_out=[row("test-7", asked=LONG)]))
+    assert "nothing to compare with" not in table(report)
 
 
 def test_a_class_and_a_topic_out_of_balance_are_cut_back_from_the_end():

@@ -14,23 +14,35 @@ def keys(monkeypatch):
     monkeypatch.setenv("AZURE_AI_ENDPOINT", "https://mine.services.ai.azure.com/openai/v1/")
 
 
+AZURE = "https://mine.services.ai.azure.com/openai/v1"
+
+
 @pytest.mark.parametrize(
-    ("name", "address", "allowed"),
+    ("name", "address", "variable", "allowed"),
     [
-        ("endpoint:deepseek-chat@deepseek", "https://api.deepseek.com/v1", "yes"),
-        ("endpoint:gpt-4.1@openai", "https://api.openai.com/v1", "restricted"),
-        ("endpoint:claude-sonnet-4-6@anthropic", "https://api.anthropic.com/v1", "restricted"),
-        ("endpoint:DeepSeek-V3@azure", "https://mine.services.ai.azure.com/openai/v1", "yes"),
-        ("endpoint:gpt-4o@azure", "https://mine.services.ai.azure.com/openai/v1", "check"),
-        ("endpoint:qwen@http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1", "check"),
-        ("endpoint:a@b/c@https://host.example/v1", "https://host.example/v1", "check"),
+        ("endpoint:deepseek-chat@deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "yes"),
+        ("endpoint:gpt-4.1@openai", "https://api.openai.com/v1", "OPENAI_API_KEY", "restricted"),
+        ("endpoint:o3@openai", "https://api.openai.com/v1", "OPENAI_API_KEY", "restricted"),
+        ("endpoint:claude-sonnet-4-6@anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "restricted"),
+        ("endpoint:DeepSeek-V3@azure", AZURE, "AZURE_AI_API_KEY", "yes"),
+        ("endpoint:gpt-4o@azure", AZURE, "AZURE_AI_API_KEY", "restricted"),
+        ("endpoint:claude-sonnet-4-6@azure", AZURE, "AZURE_AI_API_KEY", "restricted"),
+        ("endpoint:mistral-large@azure", AZURE, "AZURE_AI_API_KEY", "check"),
+        ("endpoint:qwen@http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1", "SLMOPS_ENDPOINT_KEY", "check"),
+        ("endpoint:a@b/c@https://host.example/v1", "https://host.example/v1", "SLMOPS_ENDPOINT_KEY", "check"),
     ],
 )
-def test_a_name_gives_address_key_and_terms(name, address, allowed):
+def test_a_name_gives_address_key_and_terms(name, address, variable, allowed, monkeypatch):
+    monkeypatch.setenv(variable, "sk-of-this-place")
     endpoint = find_endpoint(name)
-    assert (endpoint.base_url, endpoint.terms.allowed) == (address, allowed)
-    assert endpoint.local == ("127.0.0.1" in name)
+    assert (endpoint.base_url, endpoint.key_variable, endpoint.terms.allowed) == (address, variable, allowed)
+    assert endpoint.key() == "sk-of-this-place" and endpoint.local == ("127.0.0.1" in name)
     assert allowed in endpoint.notice() and endpoint.terms.duty in endpoint.notice()
+
+
+@pytest.mark.parametrize("address", ["http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:8080/v1"])
+def test_a_server_on_this_machine_is_ones_own(address):
+    assert "Your own server" in find_endpoint(f"endpoint:qwen@{address}").terms.duty
 
 
 def test_a_student_of_llama_must_be_named_so():
@@ -41,6 +53,7 @@ def test_a_student_of_llama_must_be_named_so():
 def test_list_prices_are_dated_and_yours_come_first():
     listed = find_endpoint("endpoint:gpt-4.1@openai")
     assert "$2 / $8 per million tokens" in listed.notice() and "2026" in listed.notice()
+    assert "$3 / $15 per million tokens" in find_endpoint("endpoint:claude-sonnet-4-6@anthropic").notice()
     assert all(any(year in price.read for year in ("2025", "2026")) for price in PRICES.values())
     assert "$1 / $3" in find_endpoint("endpoint:gpt-4.1@openai", (1.0, 3.0)).notice()
     assert "state yours with --price" in find_endpoint("endpoint:new@openai").notice()

@@ -1,6 +1,7 @@
 """Self-consistency: several samples, one record, nothing lost; styles through a real server."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,41 @@ def test_reasons_are_kept_beside_the_answer_and_a_broken_form_is_never_trained_o
     assert good.response.sampling["style"] == "chain_of_thought"
     assert broken.response.text == "I say neutral, or entailment" and "no JSON object" in broken.extra["unread"]
     assert training_text(good) == "neutral" and training_text(broken) is None
+
+
+def test_a_sample_that_cannot_be_read_has_no_voice_and_with_no_other_is_never_trained_on(tmp_path):
+    rows = [replace(e, task="summarization", extra={"unread": "of an older answer"}) for e in pool(2)]
+    asked = Counter()
+
+    def script(number, body):
+        row = row_of(body)
+        asked[row] += 1
+        good = row == 0 and asked[row] == 2
+        return '[{"Missing_Entities": "fee", "Denser_Summary": "The fee is £5."}]' if good else "The fee is £5 {"
+
+    with Server(script) as server:
+        draws(server, tmp_path, rows, 2, style="chain_of_density")
+    first, second = read_records(tmp_path / "out.jsonl")
+    assert training_text(first) == first.response.text == "The fee is £5." and "unread" not in first.extra
+    assert first.extra["samples"] == ["The fee is £5 {", "The fee is £5."] and first.extra["agreement"] == 0.5
+    assert second.response.text == "The fee is £5 {" and second.extra["agreement"] == 0.0
+    assert "no JSON object" in second.extra["unread"] and training_text(second) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "reference", "texts", "share"),
+    [
+        ([], None, ["So it is. neutral", "It differs. neutral", "entailment"], 2 / 3),
+        ([{"role": "system", "content": "Name the device."}], "phone", ["My phone.", "phone"], 1.0),
+    ],
+    ids=["of the question", "of the references"],
+)
+def test_labels_nobody_gave_are_known_all_the_same(system, reference, texts, share, tmp_path):
+    row = Example("q0", "nli", [*system, *pool(1)[0].messages], reference)
+    with Server(lambda number, body: texts[number - 1]) as server:
+        generate_samples(f"endpoint:t@{server.url}", [row], tmp_path / "out.jsonl", len(texts), sampling=WARM, network=QUICK)  # fmt: skip
+    (drawn,) = read_records(tmp_path / "out.jsonl")
+    assert drawn.extra["agreement"] == pytest.approx(share, abs=1e-4)
 
 
 def test_styles_and_samples_on_the_command_line(tmp_path, capsys):

@@ -71,6 +71,12 @@ def test_an_answer_few_samples_agree_with_is_dropped():
     assert reason("consistent", row(samples[0])) is None, "nobody drew samples"
 
 
+def test_samples_that_word_the_same_label_otherwise_agree():
+    samples = ["It is £5. neutral", "It differs. neutral", "maybe"]
+    assert reason("consistent", row(samples[0], "nli", samples=samples)) is None
+    assert reason("consistent", row(samples[0], "nli", samples=samples), agreement=0.7) == "2 of 3 samples agree"
+
+
 def test_free_text_is_held_against_its_measured_likeness():
     assert reason("consistent", row("It is £5.", "conversation", samples=["a", "b"], agreement=0.9)) is None
     assert "0.20" in reason("consistent", row("It is £5.", "conversation", samples=["a", "b"], agreement=0.2))

@@ -40,6 +40,13 @@ def test_the_majority_is_heard_through_one_who_said_so():
     assert vote(example("nli"), ["", "dunno"], LABELS) == Vote(None, 0.0)
 
 
+def test_without_labels_the_inference_question_has_its_own_and_silence_is_no_vote():
+    assert vote(example("nli"), ["It is £5. neutral", "It differs. neutral", "entailment", "maybe"]) == Vote(0, 0.5)
+    own = Example("a", "nli", [{"role": "system", "content": "Which device?"}, *example("nli").messages])
+    assert vote(own, ["phone", "router", "router"]).winner == 1
+    assert vote(own, ["", " ", "phone"]).winner == 2
+
+
 def test_the_heaviest_of_those_who_agree_is_heard():
     assert vote(example("nli"), ["neutral", "It says 5. neutral"], LABELS, [1, 2]).winner == 1
 

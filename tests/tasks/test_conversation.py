@@ -1,6 +1,8 @@
 """Support replies: a fact counts only where it stands whole, and reciting the article does not resolve a ticket."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmops_utils.records import Example
 from slmops_utils.tasks import get_task
@@ -65,6 +67,10 @@ def test_a_phrase_is_not_found_inside_another_number_or_word(text, phrase):
     assert not contains(text, phrase)
 
 
+def test_a_reference_may_forbid_nothing():
+    assert resolves(example(reference={"reply": "x", "required": [["90 seconds"]]}), "It takes 90 seconds.") == 1
+
+
 @pytest.mark.parametrize(
     ("reply", "resolved", "told"),
     [
@@ -81,6 +87,18 @@ def test_a_phrase_is_not_found_inside_another_number_or_word(text, phrase):
 )
 def test_a_reply_resolves_when_it_has_every_required_fact_and_no_forbidden_one(reply, resolved, told):
     assert (resolves(example(), reply), tells(example(), reply)) == (resolved, told)
+
+
+# texts that hold facts, right and wrong, and not noise alone: of noise nothing would ever be told
+FACTS = st.sampled_from(
+    ["90 seconds", "ninety seconds", "£6", "six pounds", "20 seconds", "opt-4", "£6.50", "190", ",", "or"]
+)
+
+
+@given(st.one_of(st.text(max_size=100), st.lists(FACTS | st.text(max_size=5), max_size=8).map(" ".join)))
+def test_any_text_can_be_scored_and_resolves_nothing_that_it_does_not_tell(text):
+    scores = resolves(example(), text), tells(example(), text)
+    assert set(scores) <= {0.0, 1.0} and scores[0] <= scores[1]
 
 
 def test_the_headline_score_is_the_mean_of_resolved():

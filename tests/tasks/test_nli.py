@@ -75,8 +75,8 @@ def test_accuracy_is_one_only_for_the_reference_label(reference, text, right):
     assert NLI.metrics["accuracy"].value(example(reference), text) == right
 
 
-def score(metric, references, texts) -> float:
-    rows = [NLI.metrics[metric].value(example(r), t) for r, t in zip(references, texts, strict=True)]
+def score(metric, references, texts, *before) -> float:
+    rows = [NLI.metrics[metric].value(example(r, *before), t) for r, t in zip(references, texts, strict=True)]
     return bootstrap(rows, NLI.metrics[metric].aggregate).value
 
 
@@ -85,6 +85,14 @@ def test_scores_are_full_for_right_answers_and_nought_for_wrong_ones():
     for metric in NLI.metrics:
         assert score(metric, LABELS, LABELS) == 1
         assert score(metric, LABELS, wrong) == score(metric, LABELS, ["no idea"] * 3) == 0
+
+
+def test_a_closed_set_that_shares_a_label_with_inference_is_scored_by_its_own_labels():
+    question = {"role": "system", "content": "Sentiment: negative, neutral or positive?"}
+    assert score("accuracy", ["neutral", "positive"], ["positive or neutral"] * 2, question) == 0
+    references, said = ["neutral", "positive"], ["positive", "positive"]
+    expected = f1_score(references, said, average="macro", zero_division=0)
+    assert score("macro_f1", references, said, question) == pytest.approx(expected)
 
 
 def test_macro_f1_shows_the_majority_answer_up():
