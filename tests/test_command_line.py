@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from slmops_utils.__main__ import build_parser
+from slmops_utils.__main__ import build_parser, main
 from slmops_utils.records import Example, read_records, write_records
 
 COMMANDS = (
@@ -125,6 +127,24 @@ def test_errors_are_told_without_a_traceback(tmp_path):
     assert "bad.jsonl:1: missing key 'task'" in done.stderr and "bad.jsonl:2: not JSON" in done.stderr
 
 
+def two_records(folder):
+    path = folder / "two.jsonl"
+    write_records(path, [Example(id, "nli", [{"role": "user", "content": "Well?"}]) for id in "ab"])
+    return str(path)
+
+
+def test_a_misspelt_style_is_no_pass_of_the_service_rules(tmp_path, capsys):
+    assert main(["data", two_records(tmp_path), "--service-rules", "chain_of_thougt"]) == 1
+    told = capsys.readouterr()
+    assert "no prompting style 'chain_of_thougt'; there are plain" in told.err and told.out == ""
+
+
+def test_records_that_are_only_checked_are_not_held(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("slmops_utils.__main__._read_all", lambda paths: pytest.fail("all of them at once"))
+    assert main(["data", two_records(tmp_path)]) == 0
+    assert "two.jsonl: 2 good records" in capsys.readouterr().out
+
+
 def test_a_model_that_does_not_exist_says_which_names_there_are(tmp_path):
     write_records(tmp_path / "pool.jsonl", [Example("a", "nli", [{"role": "user", "content": "x"}])])
     done = run("generate", "--teacher", "no/such", "--pool", tmp_path / "pool.jsonl", "--out", tmp_path / "out.jsonl")
@@ -154,3 +174,19 @@ def test_the_doctor_fails_when_the_model_cannot_be_cached(tmp_path):
     blocked.write_text("not a folder")
     done = run("doctor", SLMOPS_CACHE=str(blocked))
     assert done.returncode == 1 and "SLMOPS_CACHE" in done.stdout
+
+
+def test_every_endpoint_in_the_readme_can_be_used_as_it_stands_there(monkeypatch):
+    from slmops_utils.synthesize.presets import LOCAL_KEY, PRESETS, find_endpoint
+
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("AZURE_AI_ENDPOINT", "https://mine.services.ai.azure.com/openai/v1")
+    for variable in (LOCAL_KEY, *(preset.key_variable for preset in PRESETS.values())):
+        assert f"`{variable}`" in readme, variable
+        monkeypatch.setenv(variable, "sk-planted")
+    names = set(re.findall(r"endpoint:[^\s`@]+@[^\s`]+", readme)) - {"endpoint:MODEL@WHERE"}
+    found = {name: find_endpoint(name) for name in names}
+    assert {endpoint.key() for endpoint in found.values()} == {"sk-planted"}
+    assert {name.rpartition("@")[2] for name in names if "http" not in name} == set(PRESETS)
+    local = {endpoint.base_url for endpoint in found.values() if endpoint.local}
+    assert local >= {f"http://localhost:{port}/v1" for port in (8000, 11434, 8080)}  # vLLM, Ollama, llama.cpp

@@ -23,8 +23,9 @@ from ..records import Example, read_records
 from ..tasks import get_task
 from .runs import Planned, as_saved, check_name, make_missing
 
+START = "start"  # no training at all: what the others have to add to
 LABELS = "labels"  # text again, without the teacher's answers: what a student would be that had no teacher
-COMPARED = (LABELS, *METHODS)
+COMPARED = (START, LABELS, *METHODS)
 BUDGET = TrainSettings(seconds=120.0, batch_size=16, learning_rate=1e-3)
 POINTS = 60  # of a loss curve that are kept
 
@@ -54,7 +55,7 @@ class Ablation:
 
     def settings_of(self, task: str, method: str, seed: int) -> TrainSettings:
         """The settings of one run: only method and seed differ within a task."""
-        name = "text" if method == LABELS else method
+        name = "text" if method in (START, LABELS) else method
         return replace(self.settings, method=name, seed=seed, sample_tokens=get_task(task).max_new_tokens)
 
     def runs(self) -> list[tuple[str, str, int]]:
@@ -74,7 +75,6 @@ class Start:
     """What the runs of one task share: the carved model before training, and the examples."""
 
     student: LoadedModel
-    fingerprint: str
     labelled: list[Example]
     answered: list[Example]
     validation: list[Example]
@@ -115,7 +115,7 @@ def prepare(plan: Ablation, teacher: LoadedModel, task: str) -> Start:
     else:
         student = shrink(teacher, plan.layers, plan.rule, lesson_texts(labelled + answered))
     some = slice(plan.limit)
-    return Start(student, weights_fingerprint(student.model), labelled, answered, validation[some], test[some])
+    return Start(student, labelled, answered, validation[some], test[some])
 
 
 def run_one(
@@ -123,13 +123,16 @@ def run_one(
 ) -> dict[str, Any] | None:
     """Train one student from the task's start and score it; None where the data have nothing for the method."""
     student = replace(start.student, model=copy.deepcopy(start.student.model))
+    began = weights_fingerprint(student.model)  # of what is trained: a start that an earlier run has changed would show
     without = [replace(example, response=None) for example in start.labelled]
     lessons = without if method == LABELS else start.labelled + start.answered
     called = plan.called(task)
     folder = plan.work / "runs" / f"{called}-{method}-s{seed}"
+    told: dict[str, Any] = {"steps": 0, "seconds": 0.0, "tokens_per_s": 0, "rows": 0, "losses": []}
     try:
-        told = distill(student, lessons, folder, plan.settings_of(task, method, seed), teacher=teacher,
-                       soft_targets=plan.work / "soft_targets" / called)  # fmt: skip
+        if method != START:
+            told = distill(student, lessons, folder, plan.settings_of(task, method, seed), teacher=teacher,
+                           soft_targets=plan.work / "soft_targets" / called)  # fmt: skip
     except NoRationales as error:
         print(f"{called}, {method}: left out: {error}", flush=True)
         return None
@@ -141,13 +144,13 @@ def run_one(
         **{name: told[name] for name in ("steps", "seconds", "tokens_per_s", "rows")},
         "parameters": student.parameters,
         "teacher": plan.teacher,
-        "start": start.fingerprint,
+        "start": began,
         "validation": score_rows(student, start.validation, plan.score_batch),
         "test": score_rows(student, start.test, plan.score_batch),
         "device": student.model.device.type,
         "losses": thinned(told["losses"]),
     }
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return report
 
 

@@ -13,6 +13,7 @@ from ..records import Example, atomic_writer, write_records
 from ..synthesize.answer import Sampling, answer
 from ..synthesize.presets import PREFIX
 from ..tasks import few_shot, get_task
+from ..tasks.summarization import signature
 from .measure import measure, weigh
 from .reference import reference_scores
 from .served import served_answers
@@ -104,6 +105,8 @@ def evaluate(
         },
         "shots": len(shots),
     }
+    if "bleu" in metrics:
+        results["bleu_signature"] = signature()  # BLEU of another tokenizer or version is another number
     if out:
         with atomic_writer(out) as file:
             json.dump(results, file, indent=1)

@@ -53,9 +53,13 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}:{line}: not UTF-8; save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')") from None
     csv.field_size_limit(MOST_CELL)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    # strict, or a quote that is never closed would swallow every row after it without a word
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    begun = 1  # the line on which the row being read begins; the reader gives up where it ends
     try:
         header = next(reader, [])
+        begun = reader.line_num + 1
         if len(set(header)) < len(header):
             raise ValueError(f"{path}:1: two columns have the same name: {', '.join(header)}")
         for cells in reader:
@@ -63,8 +67,12 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
                 yield reader.line_num, f"{len(cells)} cells under a header of {len(header)}; quote what holds a comma"
             elif cells:
                 yield reader.line_num, dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+            begun = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+        raise ValueError(
+            f"{path}:{begun}: not CSV: {error} (line {reader.line_num}). Look at the quotes of the row that begins on line "
+            f'{begun}: close the one left open, and write a quote inside a quoted cell twice ("")'
+        ) from None
 
 
 def _folder(path: Path) -> Iterator[tuple[int, Row | str]]:

@@ -29,6 +29,8 @@ LEAST = {"train": 400, "pool": 2000, "validation": 150, "test": 300, "challenge"
 TASKS = ("nli", "qa", "math", "conversation", "summarization")
 LABELS = ("entailment", "neutral", "contradiction")
 FACTS = yaml.safe_load((DATA / "knowledge_base.yaml").read_text(encoding="utf-8"))["facts"]
+# where a fact is at home: the files that may be about it, by its split in the knowledge base
+HOMES = {"train": ("train", "pool"), "validation": ("validation",), "test": ("test", "challenge")}
 MASKED = [
     t for f in FACTS + further() for t in [f["title"], *f["kinds"], *(v for p in f["points"] for v in p["values"])]
 ] + NAMES
@@ -109,9 +111,21 @@ def test_sizes_references_ids_and_disjoint_facts(task):
         assert all(("reference" in row) == (split != "pool") for row in rows), split
     ids = [row["id"] for rows in task.values() for row in rows]
     assert len(ids) == len(set(ids))
-    groups = (("train", "pool"), ("validation",), ("test", "challenge"))
-    facts = [{row["fact"] for split in group for row in task[split]} for group in groups]
+    facts = [{row["fact"] for split in group for row in task[split]} for group in HOMES.values()]
     assert not any(a & b for a, b in combinations(facts, 2))
+
+
+def test_the_knowledge_base_is_wide_enough_for_all_tasks():
+    assert len(FACTS) >= 60 and len({fact["topic"] for fact in FACTS}) >= 10
+    assert len({fact["id"] for fact in FACTS}) == len(FACTS)
+
+
+def test_a_fact_that_one_task_holds_out_is_held_out_by_every_other(task):
+    home = {fact["id"]: fact["split"] for fact in FACTS}  # one home for all tasks
+    strays = [
+        row["id"] for of, group in HOMES.items() for split in group for row in task[split] if home[row["fact"]] != of
+    ]
+    assert strays == []
 
 
 def test_every_data_file_has_its_checksum():
@@ -122,8 +136,14 @@ def test_every_data_file_has_its_checksum():
 
 
 def test_no_near_duplicates(task):
-    for system, splits in ((False, ("train", "pool", "validation")), (True, ("train", "pool"))):
-        groups = (splits, ("test", "challenge"))
+    learnt = HOMES["train"]
+    for system, before, held_out in (
+        (False, (*learnt, "validation"), HOMES["test"]),
+        (True, learnt, HOMES["test"]),
+        (False, learnt, HOMES["validation"]),
+        (True, learnt, HOMES["validation"]),
+    ):
+        groups = (before, held_out)
         old, new = ({row["id"]: text(row, system) for s in group for row in task[s]} for group in groups)
         assert near_duplicates(new, old) == []
 
@@ -149,11 +169,10 @@ def test_a_planted_near_duplicate_and_a_planted_template_are_caught():  # a chec
     assert overused(Counter(chain.from_iterable(rows)), len(rows)) == [("_ leave your _ off for _", 6)]
 
 
-def test_test_sentences_share_no_template_with_train(task):
-    before, after = (
-        [row for split in splits for row in task[split]] for splits in (("train", "pool"), ("test", "challenge"))
-    )
-    assert sorted(templates(before) & templates(after)) == []
+def test_held_out_sentences_share_no_template_with_train(task):
+    found = {of: templates([row for split in group for row in task[split]]) for of, group in HOMES.items()}
+    for held_out in ("validation", "test"):
+        assert sorted(found["train"] & found[held_out]) == [], held_out
 
 
 @pytest.mark.parametrize("split", [split for split in LEAST if split != "pool"])
@@ -167,6 +186,7 @@ def test_every_record_says_its_topic_and_difficulty_and_keeps_within_a_small_mod
     for row in chain(*task.values()):
         assert row["topic"] in topics and row["difficulty"] in ("easy", "medium", "hard"), row["id"]
         assert len(" ".join(m["content"] for m in row["messages"]).split()) <= 200, row["id"]
+        assert len(text(row, system=True).split()) <= 120, row["id"]  # the help article, where there is one
     assert all(len({row["difficulty"] for row in task[split]}) == 3 for split in ("train", "test"))
 
 
@@ -179,7 +199,6 @@ def test_conversations_are_sound(split):
     for row in load("conversation", split):
         shown, roles = text(row, system=True), [m["role"] for m in row["messages"]]
         assert roles == ["system"] + ["user", "assistant"] * (len(roles) // 2 - 1) + ["user"], row["id"]
-        assert len(shown.split()) <= 120, row["id"]
         if gold := row.get("reference"):
             for where in (gold["reply"], shown):
                 assert all(any(contains(where, a) for a in thing) for thing in gold["required"]), (row["id"], where)

@@ -8,9 +8,10 @@ import pytest
 from slmops_utils.__main__ import main
 from slmops_utils.distill.train import TrainSettings, train
 from slmops_utils.distill.trainer import Clock
+from slmops_utils.distill.validation import score_rows
 from slmops_utils.evaluate.ablate import COMPARED, Ablation, ablate, thinned
 from slmops_utils.models.load import load_model, weights_fingerprint
-from slmops_utils.records import Example, Response, write_records
+from slmops_utils.records import Example, Response, read_records, write_records
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -45,8 +46,10 @@ def test_every_method_starts_from_the_same_weights_and_leaves_its_scores(plan):
     assert {run["start"] for run in runs.values()} == {weights_fingerprint(load_model(plan.teacher, "float32").model)}
     for method, run in runs.items():
         assert json.loads((plan.out / f"nli-{method}-s0.json").read_text()) == run
-        assert (run["steps"], len(run["test"]["scores"])) == (2, 5)
+        assert (run["steps"], len(run["test"]["scores"])) == (0 if method == "start" else 2, 5)
         assert run["test"]["score"] == pytest.approx(sum(run["test"]["scores"]) / 5)
+    untouched = score_rows(load_model(plan.teacher, "float32"), list(read_records(plan.test.format(task="nli"))))
+    assert runs["start"]["test"] == untouched
     assert (runs["labels"]["rows"], runs["text"]["rows"], runs["step_by_step"]["rows"]) == (8, 14, 28)
     assert len(list((plan.work / "soft_targets" / "nli").glob("shard-*"))) == 1, "the divergences share one shard"
 
@@ -108,7 +111,7 @@ def test_shards_hold_every_run_once(plan):
 
 
 def test_an_unknown_method_is_named_before_anything_runs():
-    with pytest.raises(ValueError, match="no method luck; there are labels, text, forward_kl"):
+    with pytest.raises(ValueError, match="no method luck; there are start, labels, text, forward_kl"):
         Ablation(methods=("text", "luck")).runs()
 
 

@@ -156,6 +156,7 @@ def test_every_task_is_compared_on_its_own_scores(kind, tmp_path, monkeypatch):
     from slmops_utils.evaluate import compare
     from slmops_utils.synthesize.answer import Answer
     from slmops_utils.tasks import get_task
+    from slmops_utils.tasks.summarization import signature
 
     name = kind.split()[0]
     task, messages = (
@@ -178,6 +179,7 @@ def test_every_task_is_compared_on_its_own_scores(kind, tmp_path, monkeypatch):
     assert list(teacher) == list(task.metrics_for(test)) == list(next(iter(results["reference_rows"].values())))
     assert {metric: score["value"] for metric, score in teacher.items()} == dict.fromkeys(teacher, 1.0)
     assert {metric: score["value"] for metric, score in student.items()} == dict.fromkeys(student, 0.0)
+    assert results.get("bleu_signature") == (signature() if "bleu" in teacher else None)
     (comparison,) = results["comparisons"]
     assert (comparison["metric"], comparison["difference"]) == (next(iter(teacher)), -1.0)
     assert "100.0 %" in table(results)

@@ -40,6 +40,26 @@ def test_the_classifier_learns_nothing_from_labels_that_do_not_follow_the_words(
     assert len(given) == 1
 
 
+def inferences(form: str) -> list[Example]:
+    """Four rows of each label; the words that go with it stand where `form` has them."""
+    words = {"entailment": "surely so", "neutral": "perhaps tomorrow", "contradiction": "never again"}
+    return [
+        Example(f"{label}-{i}", "nli", [{"role": "user", "content": form.format(words[label])}], label)
+        for label in words
+        for i in range(4)
+    ]
+
+
+def test_a_hypothesis_is_also_read_alone_and_solves_what_gives_its_labels_away():
+    told = inferences("Premise: the lamp is red.\nHypothesis: {}.")
+    assert reference_answers(told, told)["TF-IDF, hypothesis only"] == [e.reference for e in told]
+    honest = inferences("Premise: {}.\nHypothesis: the lamp is lit.")
+    answers = reference_answers(honest, honest)
+    assert answers["TF-IDF classifier"] == [e.reference for e in honest]
+    assert len(set(answers["TF-IDF, hypothesis only"])) == 1  # it sees one and the same text in every row
+    assert set(reference_answers(TRAIN, TEST)) == {"majority class", "TF-IDF classifier"}  # no hypotheses there
+
+
 def test_scores_come_row_by_row_for_every_metric_of_the_task():
     scores = reference_scores(TRAIN, TEST)
     assert scores["majority class"]["accuracy"] == [1.0] * 4 + [0.0] * 8

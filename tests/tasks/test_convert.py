@@ -246,12 +246,15 @@ def test_a_folder_of_several_splits_names_them_and_another_folder_is_refused(tmp
         ("summarization", {"text": "t", "summary": "s", "required": "r"}, ("Ann.", "Ann.", "Bob"), "scores 0.00"),
     ],
 )  # fmt: skip
-def test_what_a_task_cannot_use_is_reported_with_its_line(tmp_path, task, columns, row, reason):
+def test_what_a_task_cannot_use_is_reported_with_its_line(tmp_path, capsys, task, columns, row, reason):
     path = save_as("jsonl", tmp_path, columns, [row])
     with pytest.raises(RecordErrors) as caught:
         convert_any(path, task, columns)
     ((line, told),) = caught.value.problems
     assert line == 1 and reason in told and f"{path}:1: " in str(caught.value)
+    flags = [part for what, column in columns.items() for part in (f"--{what}", column)]
+    assert main(["data", str(path), "--task", task, *flags, "--out", str(tmp_path / "records")]) == 1
+    assert f"{path}:1: " in capsys.readouterr().err and not (tmp_path / "records").exists()
 
 
 def test_every_bad_line_of_a_jsonl_file_is_reported(tmp_path):
@@ -295,6 +298,13 @@ def test_a_csv_that_is_no_table_is_refused(tmp_path):
     path.write_text("text,text\na,b\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"rows.csv:1: two columns have the same name"):
         convert_any(path, "nli")
+    # a quote that nobody closes, and one that the next row's quote closes: either would swallow rows
+    for rows in ('"Where\nis it?",lost\nWhy?,"lost\nWhat?,fee\nWho?,x\n', 'Ho\n\nWhy?,"lost\nWhat?,"fee"\nWho?,x\n'):
+        path.write_text(f"text,label\n{rows}", encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=r"rows.csv:4: not CSV: .*row that begins on line 4: close the one left open"
+        ):
+            convert_any(path, "nli")
     for nothing in ("", "text,label\n"):
         path.write_text(nothing, encoding="utf-8")
         with pytest.raises(RecordErrors, match=r"rows.csv:1: empty file"):

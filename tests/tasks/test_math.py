@@ -118,10 +118,21 @@ def test_right_steps_do_not_make_a_wrong_answer_right_nor_the_other_way_round():
     assert (numeric_match(example(), slip), steps_right(example(), slip)) == (1.0, 0.0)
 
 
+CANARY = "open('ran', 'w')"  # leaves a file behind wherever it is run
+
+
+def test_the_canary_sings_where_it_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    eval(CANARY).close()
+    assert (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "__import__('os')",
+        CANARY,
+        f"{CANARY} = 1",
+        f"1 + {CANARY} = 1\nAnswer: {CANARY}",
         "10**10**10",
         "(" * 100_000,
         "9" * 10**6,
@@ -131,11 +142,13 @@ def test_right_steps_do_not_make_a_wrong_answer_right_nor_the_other_way_round():
         "=1" * 10**5,
     ],
 )
-def test_hostile_text_is_scored_quickly_and_never_run(text):
-    started = time.perf_counter()
+def test_hostile_text_is_scored_quickly_and_never_run(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = time.process_time()
     for metric in MATH.metrics.values():
         assert metric.value(example(), text) == 0.0
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
+    assert not (tmp_path / "ran").exists()
 
 
 @given(st.text(max_size=200))

@@ -197,13 +197,20 @@ def test_any_text_can_be_scored(text):
             assert 0 <= metric.value(record, text) <= 1
 
 
+CANARY = "open('ran', 'w')"  # leaves a file behind wherever it is run
+
+
 @pytest.mark.parametrize(
-    "text", ["__import__('os')", "10**10**10", "(" * 100_000, "9" * 10**6, "answer " * 50_000, "1," * 10**5]
-)
-def test_hostile_text_is_scored_quickly_and_never_run(text):
-    started = time.perf_counter()
+    "text",
+    [CANARY, f"Answer: {CANARY}", f"B) {CANARY}", "10**10**10", "(" * 100_000, "9" * 10**6, "answer " * 50_000,
+     "1," * 10**5],
+)  # fmt: skip
+def test_hostile_text_is_scored_quickly_and_never_run(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = time.process_time()
     assert token_f1(short("5 days"), text) == token_f1(choice(), text) == 0.0
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_prompt_says_how_to_answer_and_leaves_the_answer_out():

@@ -1,5 +1,6 @@
 """What every task type has to be for the stages, whichever it is."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_the_prompt_ends_with_the_user_and_starts_with_an_instruction(name):
 def test_a_reference_of_the_wrong_kind_is_found(name):
     if name != "nli":  # any label is a label
         assert validate(Example("x", name, [ASKED], ["red"])) is not None
+
+
+def runs_text(code: str) -> list[int]:
+    """The lines that call what runs a text as code. `model.eval()` and `re.compile()` are methods of that name."""
+    calls = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+    return [c.lineno for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec", "compile")]
+
+
+def test_nothing_in_the_package_runs_what_a_model_or_a_file_says():
+    assert runs_text("model.eval()\nre.compile(text)\neval(text)\nx = [exec(t) for t in compile(a, b, c)]") == [3, 4, 4]
+    files = sorted((Path(__file__).parents[2] / "slmops_utils").rglob("*.py"))
+    assert len(files) > 50
+    assert {p.name: lines for p in files if (lines := runs_text(p.read_text(encoding="utf-8")))} == {}
 
 
 def test_an_unknown_task_is_an_error_that_names_those_there_are():
