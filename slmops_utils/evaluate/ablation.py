@@ -104,7 +104,8 @@ def markdown(summaries: dict[str, dict[str, Any]]) -> str:
     """A table a task, and below it what helped and what did not."""
     parts = []
     for task, summary in summaries.items():
-        seeds = len(summary["seeds"])
+        compared = summary["methods"].get(summary["against"])
+        seeds = len(compared["seeds"] if compared else summary["seeds"])
         lines = [
             f"**{task}** ({summary['rows']} test rows, {summary['metric']}, {seeds} seed{'s' if seeds > 1 else ''}; "
             f"{summary['parameters'] / 1e6:.1f} M parameters; recorded {' and '.join(summary['dates'])} on "
