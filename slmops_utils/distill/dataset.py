@@ -6,8 +6,8 @@ from typing import Any
 
 from ..records import Example
 from ..synthesize.answer import encode_prompt, encode_text
-from ..synthesize.rules import labels_of
 from ..tasks import get_task
+from ..tasks.nli import labels_of
 from .rationale import in_form
 
 IGNORED = -100  # torch's label for positions that take no part in the loss

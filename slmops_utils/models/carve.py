@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .influence import block_influence
-from .load import LoadedModel
+from .load import LoadedModel, eos_ids
 from .vocabulary import trim_tokenizer
 
 RULES = ("early", "even", "influence")
@@ -71,16 +71,10 @@ def keep_tokens(model: Any, kept_ids: Sequence[int], tokenizer: Any) -> Any:
     model.config.vocab_size = len(kept_ids)
     new_id = {old: new for new, old in enumerate(kept_ids)}
     for config in (model.config, model.generation_config):
-        ends = [*dict.fromkeys([*_ends(tokenizer), *(new_id[old] for old in _ends(config) if old in new_id)])]
+        ends = [*dict.fromkeys([*eos_ids(tokenizer), *(new_id[old] for old in eos_ids(config) if old in new_id)])]
         config.eos_token_id = ends if len(ends) > 1 else next(iter(ends), None)
         config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
     return model
-
-
-def _ends(named: Any) -> list[int]:
-    """The ids that end an answer, of which a config names none, one or several, and a tokenizer at most one."""
-    ends = named.eos_token_id
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def shrink(
@@ -101,7 +95,9 @@ def shrink(
         layers = choose_layers(total, layers, rule, measured)
     model, tokenizer = keep_layers(parent.model, list(layers)), parent.tokenizer
     if texts is not None:
-        tokenizer, kept_ids = trim_tokenizer(tokenizer, texts, {*_ends(model.config), *_ends(model.generation_config)})
+        tokenizer, kept_ids = trim_tokenizer(
+            tokenizer, texts, {*eos_ids(model.config), *eos_ids(model.generation_config)}
+        )
         model = keep_tokens(model, kept_ids, tokenizer)
     return LoadedModel(f"{parent.name} ({len(layers)} layers)", model, tokenizer, parent.dtype, parent.dtype_reason)
 

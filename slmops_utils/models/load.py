@@ -140,3 +140,9 @@ def weights_fingerprint(model: Any) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()[:16]
+
+
+def eos_ids(named: Any) -> list[int]:
+    """The ids that end an answer, of which a config names none, one or several, and a tokenizer at most one."""
+    ends = named.eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
-from ..models.load import LoadedModel
+from ..models.load import LoadedModel, eos_ids
 from .choose import Choice
 from .decode import can_decode, decode
 
@@ -209,5 +209,4 @@ def _generate(
 
 
 def end_ids(loaded: LoadedModel) -> set[int]:
-    ends = loaded.model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    return set(eos_ids(loaded.model.generation_config))

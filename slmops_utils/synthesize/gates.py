@@ -19,8 +19,9 @@ from typing import Any
 
 from ..records import Chosen, Example, RecordFile, write_records
 from ..tasks import get_task
+from ..tasks.nli import labels_of
 from .rules import Gate as Gate
-from .rules import Reasons, Rules, each, labels_of, question
+from .rules import Reasons, Rules, each, question
 from .similar import Neighbours
 from .verified import arithmetic, consistent, judged
 

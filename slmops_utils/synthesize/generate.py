@@ -32,6 +32,11 @@ def answer_key(prompt: Prompt, model: str, sampling: Sampling, batch_size: int) 
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def journal_key(example: Example, prompt: Prompt, model: str, sampling: Sampling, batch_size: int) -> str:
+    """What an answer is journalled under."""
+    return f"{example.id}:{answer_key(prompt, model, sampling, batch_size)}"
+
+
 def generate(
     teacher: str | LoadedModel,
     examples: Sequence[Example],
@@ -60,8 +65,8 @@ def generate(
     failed or was cut off, so that row is written without a response.
     Returns counts and speed: {"rows", "asked", "from_journal", "stopped", "tokens_per_s"}, for an endpoint also {"bill",
     "failures", "ended_early"}; on other ranks than 0 only {"rank", "tokens_per_s"}.
-    Raises ValueError when there is nothing to answer, no such history, or an endpoint is asked by several ranks; EndpointError for an
-    endpoint that cannot be used; BlockingIOError when another run is writing the journal.
+    Raises ValueError when there is nothing to answer, no such history, or an endpoint is asked by several ranks;
+    EndpointError for an endpoint that cannot be used; BlockingIOError when another run is writing the journal.
     """
     if not examples:
         raise ValueError("nothing to answer: the pool has no examples")
@@ -88,19 +93,15 @@ def generate(
         weights = fingerprint(teacher) if isinstance(teacher, str) else model_fingerprint(local)
         name, identity = local.name, f"{weights}-{local.dtype}"
 
-    def key_of(example: Example, prompt: Prompt) -> str:
-        return f"{example.id}:{answer_key(prompt, identity, sampling, batch_size)}"
-
     with Journal(ranks.journal(path)) as book:
         held: Mapping[str, Any] = book
-        turns = Rollout(examples, partial(_prompt, shots=shots, style=style), key_of, lambda key: held.get(key))
-        rounds = turns.most if history == "own" and prompts is None else 0
-        questions = len(examples) + (sum(turns.earlier) if rounds else 0)
+        key = partial(journal_key, model=identity, sampling=sampling, batch_size=batch_size)
+        own, prompt = history == "own" and prompts is None, partial(_prompt, shots=shots, style=style)
+        turns = Rollout(examples, own, prompt, key, lambda key: held.get(key))
         told: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "failures": Counter(), "ended_early": None}
 
-        def ask(rows: Sequence[Example], prompts: Sequence[Prompt]) -> int:
+        def ask(rows: Sequence[Example], prompts: Sequence[Prompt], keys: Sequence[str]) -> int:
             """Journal an answer to each of these prompts, and return how many were there before."""
-            keys = Mapped(lambda i: key_of(rows[i], prompts[i]), range(len(rows)))
             done = sum(key in held for key in keys)
             ranks.gather(None)  # nobody answers before all have counted
             bar.update(done)
@@ -121,6 +122,9 @@ def generate(
                 told.update(tokens=told["tokens"] + tokens, seconds=told["seconds"] + seconds)
             return done
 
+        def last_key(i: int, question: Example) -> str:
+            return key(question, prompts[i] if prompts else prompt(question))
+
         def share() -> None:
             """See what the other ranks, and those of a killed run, have journalled."""
             nonlocal held
@@ -130,20 +134,16 @@ def generate(
                 held = answered(path)
 
         share()
-        with progress_bar(questions, "teacher answers", show=ranks.rank == 0) as bar:
-            for turn in range(rounds):
+        with progress_bar(len(examples) + sum(turns.earlier), "teacher answers", show=ranks.rank == 0) as bar:
+            for turn in range(turns.most):
                 rows = Mapped(partial(turns.at, turn=turn), turns.open(turn))
-                ask(rows, Mapped(turns.prompt, rows))
+                ask(rows, Mapped(prompt, rows), Mapped(turns.key_of, rows))
                 share()
                 if told["ended_early"]:
                     break
-            if rounds:
-                whole = array("q", (i for i in range(len(examples)) if turns.last(i)))
-                asked: Sequence[Example] = Mapped(turns.last, whole)
-            else:
-                whole, asked = array("q", range(len(examples))), examples if prompts else turns.examples
-            last = prompts or Mapped(turns.prompt, asked)
-            done = 0 if told["ended_early"] else ask(asked, last)
+            whole = turns.whole()
+            rows, keys = Mapped(turns.last, whole), Mapped(lambda i: last_key(i, turns.last(i)), whole)
+            done = 0 if told["ended_early"] else ask(rows, prompts or Mapped(prompt, rows), keys)
         if remote:
             report = {name: told[name] for name in ("bill", "failures", "ended_early")}
             report["failures"] = dict(report["failures"])
@@ -155,14 +155,10 @@ def generate(
         ended: Counter[str] = Counter()
 
         def with_answers() -> Iterator[Example]:
-            place = 0
             for i, example in enumerate(examples):
-                entry, said = None, list[str]()
-                if place < len(whole) and whole[place] == i:
-                    question = asked[place]
-                    entry = book.get(key_of(question, last[place]))
-                    said = question.response.history if rounds and question.response else []
-                    place += 1
+                question = turns.last(i)
+                entry = book.get(last_key(i, question)) if question else None
+                said = question.response.history if question and question.response else []
                 ended[entry["finish_reason"] if entry else "failed"] += 1
                 yield with_response(example, entry, name, sampling, style, said)
 
@@ -196,28 +192,17 @@ def dry_run(
     sampling = sampling or default_sampling(examples, style)
     endpoint = find_endpoint(teacher, price) if teacher.startswith(PREFIX) else None
     path = Path(journal or f"{out}.journal.jsonl")
-    identity, batch_size = (endpoint.name, 1) if endpoint else ("", 0)
-
-    def key_of(example: Example, prompt: Prompt) -> str:
-        return f"{example.id}:{answer_key(prompt, identity, sampling, batch_size)}"
+    # a local teacher's answers are not looked up: its identity takes loading it
+    key = partial(journal_key, model=endpoint.name if endpoint else "", sampling=sampling, batch_size=1)
+    prompt = partial(_prompt, shots=shots, style=style)
 
     def told(book: Mapping[str, Any]) -> dict[str, Any]:
-        turns = Rollout(examples, partial(_prompt, shots=shots, style=style), key_of, book.get)
-        own, turn_numbers = history == "own", turns.most + 1
-        places = array("q", (
-            i * turn_numbers + turn for i, last in enumerate(turns.earlier) for turn in range(0 if own else last, last + 1)
-        ))  # fmt: skip
-
-        def question(place: int) -> Example:
-            i, turn = divmod(place, turn_numbers)
-            return turns.at(i, turn, stand_in=True) if own else turns.examples[i]
-
-        asked = Mapped(question, places)
-        prompts = Mapped(turns.prompt, asked)
-        keys = Mapped(lambda i: key_of(asked[i], prompts[i]), range(len(places)))
-        return estimate(
-            prompts, sampling, endpoint.price if endpoint else None, network, book, keys, local=endpoint is None
-        )
+        turns = Rollout(examples, history == "own", prompt, key, book.get)
+        each = turns.most + 1
+        places = array("q", (i * each + turn for i, last in enumerate(turns.earlier) for turn in range(last + 1)))
+        asked = Mapped(lambda place: turns.at(place // each, place % each, stand_in=True), places)
+        price, local = endpoint.price if endpoint else None, endpoint is None
+        return estimate(Mapped(prompt, asked), sampling, price, network, book, Mapped(turns.key_of, asked), local)
 
     if not path.exists():
         return told({})
@@ -271,8 +256,8 @@ def with_response(
     style: str,
     history: Sequence[str] = (),
 ) -> Example:
-    """The example with its answer, and what was answered to the turns before; without any where the call failed, so that neither a failure nor what another
-    teacher said before can be taken for it."""
+    """The example with its answer, and what was answered to the turns before; without any where the call failed, so that
+    neither a failure nor what another teacher said before can be taken for it."""
     if entry is None:
         return replace(example, response=None)
     text, rationale, settings, unread = entry["text"], "", sampling.to_dict(), {}
@@ -284,8 +269,12 @@ def with_response(
             unread = {"unread": str(error)}
     counts = entry["prompt_tokens"], entry["completion_tokens"]
     response = Response(text, model, settings, entry["finish_reason"], *counts, rationale, list(history))
-    before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
-    return replace(example, response=response, extra=before | unread)
+    return replace(example, response=response, extra=unmarked(example) | unread)
+
+
+def unmarked(example: Example) -> dict[str, Any]:
+    """What a record carries along, without what was wrong with an answer that is gone."""
+    return {key: value for key, value in example.extra.items() if key != "unread"}
 
 
 def default_sampling(examples: Sequence[Example], style: str = "plain") -> Sampling:

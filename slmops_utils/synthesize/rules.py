@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..records import Example
-from ..tasks.nli import INFERENCE, is_inference
 
 Reasons = list[str | None]
 
@@ -34,12 +33,6 @@ def each(judge: Callable[[Example, str, Rules], str | None]) -> Gate:
 
     gate.__doc__ = judge.__doc__
     return gate
-
-
-def labels_of(example: Example, labels: Sequence[str] = ()) -> Sequence[str]:
-    """The labels that an answer to this question may name: `labels` where they are known, the three of the inference
-    question where that is what is asked. Empty where answers are open, or the closed set is not known."""
-    return labels or (INFERENCE if example.task == "nli" and is_inference(example) else ())
 
 
 def question(example: Example) -> str:

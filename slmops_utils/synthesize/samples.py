@@ -7,7 +7,7 @@ from typing import Any
 
 from ..records import Example, read_records, write_records
 from .committee import label_set
-from .generate import generate
+from .generate import generate, unmarked
 from .vote import vote
 
 MARK = "#sample"  # ends the id under which one sample is journalled
@@ -57,5 +57,4 @@ def fold(
         kept = {"samples": [response.text for response in given], "agreement": round(share, 4)}
         if found.winner is None and given and unread[0] is not None:
             kept["unread"] = unread[0]
-        before = {key: value for key, value in example.extra.items() if key != "unread"}  # of an answer that is gone
-        yield replace(example, response=best, extra=before | kept)
+        yield replace(example, response=best, extra=unmarked(example) | kept)

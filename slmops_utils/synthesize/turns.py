@@ -39,33 +39,38 @@ class Rollout:
     """The turns of many conversations, each built on what the journal says of those before it; nothing is held but counts.
 
     prompt(example) and key(example, prompt) are what a turn is asked by and journalled under; entry(key) is the journal's
-    line, None where there is none.
+    line, None where there is none. Unless `own`, every conversation has one turn only, the one its record asks about.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
+        own: bool,
         prompt: Callable[[Example], Prompt],
         key: Callable[[Example, Prompt], str],
         entry: Callable[[str], Entry | None],
     ):
-        self.prompt, self.key, self.entry = prompt, key, entry
+        self.own, self.prompt, self.key, self.entry = own, prompt, key, entry
         self.examples: Sequence[Example] = Mapped(unanswered, examples)
-        self.earlier = array("i", map(earlier_turns, self.examples))
+        self.earlier = array("i", map(earlier_turns, self.examples)) if own else array("i", [0]) * len(examples)
 
     @property
     def most(self) -> int:
         """The most earlier turns of any conversation."""
         return max(self.earlier, default=0)
 
+    def key_of(self, question: Example) -> str:
+        return self.key(question, self.prompt(question))
+
     def at(self, i: int, turn: int, stand_in: bool = False) -> Any:
-        """Conversation `i` at a user's turn, an Example. None where an answer before it is missing or was cut off, for nothing can follow
-        that; with `stand_in` the written answer stands there instead."""
+        """Conversation `i` at a user's turn, an Example. None where an answer before it is missing or was cut off, for
+        nothing can follow that; with `stand_in` the written answer stands there instead."""
         example, history = self.examples[i], list[str]()
+        if not self.own:
+            return example
         written = [message["content"] for message in example.prompt if message["role"] == "assistant"]
         for before in range(turn):
-            part = up_to(example, before, history)
-            found = self.entry(self.key(part, self.prompt(part)))
+            found = self.entry(self.key_of(up_to(example, before, history)))
             if found and found.get("finish_reason") == "stop" and found["text"].strip():
                 history.append(found["text"])
             elif stand_in:
@@ -81,3 +86,9 @@ class Rollout:
     def open(self, turn: int) -> Sequence[int]:
         """The conversations that have an earlier turn of this number which can be asked."""
         return array("q", (i for i, count in enumerate(self.earlier) if count > turn and self.at(i, turn)))
+
+    def whole(self) -> Sequence[int]:
+        """The conversations whose last turn can be asked."""
+        return (
+            array("q", (i for i in range(len(self.earlier)) if self.last(i))) if self.own else range(len(self.earlier))
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..records import Example
 from ..tasks import get_task, overlap
-from .rules import labels_of
+from ..tasks.nli import labels_of
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ def is_inference(example: Example) -> bool:
     return example.prompt[0]["role"] != "system" and example.reference in (None, *INFERENCE)
 
 
+def labels_of(example: Example, labels: Sequence[str] = ()) -> Sequence[str]:
+    """The labels that an answer to this question may name: `labels` where they are known, the three of the inference
+    question where that is what is asked. Empty where answers are open, or the closed set is not known."""
+    return labels or (INFERENCE if example.task == "nli" and is_inference(example) else ())
+
+
 def is_correct(example: Example, text: str) -> float:
     """1.0 when the text names the reference label: of the inference question among reasons, else as the whole text."""
     if is_inference(example):

@@ -15,7 +15,7 @@ from typing import Any
 from ..records import Example
 from . import get_task, instructed, qa
 from .json_text import objects, pairs
-from .nli import INFERENCE, is_inference
+from .nli import INFERENCE, labels_of
 
 COT = (
     "First reason step by step in at most 80 words, then answer. Reply with one JSON object and nothing else, no markdown: "
@@ -101,7 +101,7 @@ def _as_text(value: Any) -> str:
 
 def _checked(example: Example, answer: str, reason: str) -> tuple[str, str]:
     answer = answer.strip()
-    labels = INFERENCE if example.task == "nli" and is_inference(example) else (answer,)
+    labels = labels_of(example) or (answer,)
     parsed = get_task(example.task).parse(answer, labels)
     if parsed is None:
         raise UnreadableAnswer(f"{answer[:60]!r} is no answer of {example.task}")
