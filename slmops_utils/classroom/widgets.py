@@ -15,13 +15,14 @@ TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:aut
 def record_html(example: Example) -> str:
     """One record as safe HTML: its messages, its reference, and what a model answered."""
     parts = [f"<p><b>{html.escape(example.id)}</b></p>"]
+    own = iter(example.response.history if example.response else ())
     for message in example.messages:
         parts.append(_block(message["role"], message["content"]))
+        if message["role"] == "assistant" and (text := next(own, None)) is not None:
+            parts.append(_block("said in its place, where the answer below was given", text))
     if example.reference is not None:
         parts.append(_block("reference", gold_text(example)))
     if example.response is not None:
-        for turn, text in enumerate(example.response.history, start=1):
-            parts.append(_block(f"{example.response.model}, its own answer {turn} in place of the one above", text))
         parts.append(_block(f"{example.response.model} ({example.response.finish_reason})", example.response.text))
         if example.response.rationale:
             parts.append(_block("its reasons", example.response.rationale))

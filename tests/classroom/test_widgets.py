@@ -10,7 +10,7 @@ def hostile_example():
     return Example(
         HOSTILE,
         "conversation",
-        [{"role": "user", "content": HOSTILE}],
+        [{"role": role, "content": HOSTILE} for role in ("user", "assistant", "user")],
         {"reply": HOSTILE, "required": [], "forbidden": []},
         Response(HOSTILE, HOSTILE, history=[HOSTILE]),
         {"difficulty": "easy", "answers": {HOSTILE: {"text": HOSTILE, "score": 0.0}}},
@@ -20,7 +20,7 @@ def hostile_example():
 def test_every_text_of_a_record_is_escaped():
     shown = record_html(hostile_example())
     assert "<script" not in shown and "<img" not in shown
-    assert shown.count("&lt;script&gt;") == 9
+    assert shown.count("&lt;script&gt;") == 10
 
 
 def test_browse_filters_by_key():
