@@ -582,7 +582,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("curve", run_curve, "measure how small a student can be: size, choice of layers, healing; resumable")
     sub.add_argument("--tasks", nargs="+", default=["nli", "qa", "math", "conversation", "summarization"])
     sub.add_argument("--sizes", type=int, nargs="+", default=[4, 6, 10, 16, 24], help="layers to keep")
-    sub.add_argument("--rules", nargs="+", default=["early", "even", "influence"], help="the first one is also healed")
+    sub.add_argument("--rules", nargs="+", default=["even", "early", "influence"], help="the first one is also healed")
     sub.add_argument("--final", action="store_true", help="the chosen size of each task: untuned, baseline, student")
     sub.add_argument("--keep", type=float, default=0.92, help="share of the teacher's validation score to keep")
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

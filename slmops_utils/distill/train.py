@@ -235,7 +235,7 @@ def train(
     model.eval()
     best = (trainer.state.best_global_step, trainer.state.best_metric) if score else (None, None)
     return TrainResult(
-        trainer.state.global_step, seconds, trainer.tokens_seen / seconds, losses, watch.first_step, *best
+        trainer.state.global_step, seconds, int(trainer.tokens_seen) / seconds, losses, watch.first_step, *best
     )
 
 

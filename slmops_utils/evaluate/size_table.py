@@ -9,9 +9,10 @@ import numpy as np
 from .ablation import spread
 from .runs import machine, score_over_seeds
 from .sizes import KINDS, WHOLE
-from .statistics import bootstrap, percent, retention
+from .statistics import bootstrap, holm, paired_difference, percent, retention, verdict
 
 CURVE_SEED = 0
+BESIDE = "even"  # the way that the others are compared with
 
 
 def teacher_of(runs: Sequence[dict[str, Any]], task: str) -> dict[str, Any] | None:
@@ -22,17 +23,37 @@ def teacher_of(runs: Sequence[dict[str, Any]], task: str) -> dict[str, Any] | No
 def curve(runs: Sequence[dict[str, Any]], task: str, split: str = "test") -> dict[str, dict[int, dict[str, Any]]]:
     """way of choosing layers -> layers -> {"parameters", "score", "retention"}, both with intervals, of seed 0."""
     teacher, found = teacher_of(runs, task), dict[str, dict[int, dict[str, Any]]]()
-    for run in sorted(runs, key=lambda run: (run["healed"], run["layers"])):
-        if run["task"] != task or run["kind"] != "student" or run["seed"] != CURVE_SEED or run["layers"] == WHOLE:
-            continue
+    for run in _students(runs, task):
         kept = retention(run["scores"][split], teacher["scores"][split]) if teacher else None
-        way = f"{run['rule']}, healed" if run["healed"] else run["rule"]
-        found.setdefault(way, {})[run["layers"]] = {
+        found.setdefault(_way(run), {})[run["layers"]] = {
             "parameters": run["parameters"],
             "score": bootstrap(run["scores"][split], np.mean).to_dict(),
             "retention": kept.to_dict() if kept else None,
         }
     return found
+
+
+def ways_compared(runs: Sequence[dict[str, Any]], task: str, split: str = "test") -> list[dict[str, Any]]:
+    """Every way of choosing layers beside BESIDE at the same size, on the same rows, of seed 0: comparisons as `verdict`
+    takes them, their p-values corrected for all of the task's (Holm)."""
+    scores = {(_way(run), run["layers"]): run["scores"][split] for run in _students(runs, task)}
+    found = [
+        {"a": f"{way} with {layers} layers", "b": BESIDE, **paired_difference(own, scores[BESIDE, layers])}
+        for (way, layers), own in scores.items()
+        if way != BESIDE and (BESIDE, layers) in scores
+    ]
+    corrected = holm([comparison["p_value"] for comparison in found])
+    return [comparison | {"p_corrected": p} for comparison, p in zip(found, corrected, strict=True)]
+
+
+def _students(runs: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    """The runs that a task's curve is drawn through."""
+    ours = (run for run in runs if run["task"] == task and run["kind"] == "student" and run["layers"] != WHOLE)
+    return sorted((r for r in ours if r["seed"] == CURVE_SEED), key=lambda run: (run["healed"], run["layers"]))
+
+
+def _way(run: dict[str, Any]) -> str:
+    return f"{run['rule']}, healed" if run["healed"] else run["rule"]
 
 
 def chosen_table(runs: Sequence[dict[str, Any]], task: str, split: str) -> list[tuple[str, Any, list[float]]]:
@@ -71,6 +92,12 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
             cells = [_cell(by_size.get(layers)) for by_size in found.values()]
             parameters = spread([by[layers]["parameters"] / 1e6 for by in found.values() if layers in by])
             lines.append(f"| {layers} | {parameters} M | {' | '.join(cells)} |")
+        if compared := [f"- {verdict(comparison)}" for comparison in ways_compared(runs, task)]:
+            lines += [
+                "",
+                *compared,
+                "- One seed: these intervals are over test rows alone, and another seed would give other students",
+            ]
         for split in ("test", "challenge"):
             for role, pooled, by_seed in chosen_table(runs, task, split):
                 seeds = ", ".join(f"{100 * score:.1f}" for score in by_seed)

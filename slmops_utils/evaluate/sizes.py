@@ -18,7 +18,7 @@ from ..distill.dataset import known_labels, lesson_texts, training_text
 from ..distill.distill import distill
 from ..distill.train import TrainSettings
 from ..distill.validation import score_rows
-from ..models.carve import RULES, shrink
+from ..models.carve import shrink
 from ..models.load import LoadedModel, fingerprint, load_model
 from ..records import read_records
 from ..synthesize.generate import generate
@@ -26,6 +26,7 @@ from .runs import Planned, as_saved, make_missing
 
 SPLITS = ("validation", "test", "challenge")
 KINDS = ("untuned", "baseline", "student")
+RULES = ("even", "early", "influence")  # the first is also healed
 WHOLE = 0  # as a number of layers: the teacher itself
 
 
@@ -56,8 +57,8 @@ class Study:
     data: Path = Path("data")
     work: Path = Path("build/sizes")
     results: Path = Path("data/results/sizes")
-    steps: int = 600
-    heal_steps: int = 300
+    steps: int = 300
+    heal_steps: int = 150
     batch_size: int = 32
     learning_rate: float = 1e-3
 
@@ -118,8 +119,9 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         answered = self.work / "answered.jsonl"
         with FileLock(f"{answered}.lock"):
-            # whether there is anything to ask is the journal's to say: another teacher's answers are not this one's
-            generate(teacher, rows["pool"], answered, batch_size=teacher.answer_batch)
+            # whether there is anything to ask is the journal's to say: another teacher's answers are not this one's.
+            # Conversations go on from their written turns, as the test rows do
+            generate(teacher, rows["pool"], answered, batch_size=teacher.answer_batch, history="written")
             lessons = [*self.train, *read_records(answered)]
         labels = known_labels(self.train).get(task, ())
         self.lessons = [e for e in lessons if training_text(e, labels)]

@@ -28,8 +28,8 @@ from ..models.load import fingerprint, load_model
 from ..records import Example, read_records
 from ..synthesize.generate import generate
 from ..tasks import get_task
-from .runs import Planned, check_name, make_missing, read_runs, same_seeds
-from .statistics import bootstrap, paired_difference
+from .runs import Planned, check_name, machine, make_missing, read_runs, same_seeds
+from .statistics import bootstrap, over_seeds
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,9 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
     """What the recorded runs say: one row an arm that has runs, in the order of tasks and arms.
 
     {"task", "arm", "against", "seeds", "kept", "dropped", "metric", "score", "per_seed", "same_as", "difference" and
-    "ci95", "p_value" against that arm}. The scores of a row are means over the seeds that both arms have; the interval is
-    over test rows. `score` is None for an arm whose gates left nothing to train on. Empty where nothing is recorded.
+    "ci95", "p_value" against that arm}. The difference is over the seeds that both arms have, its interval over both seeds and
+    test rows: the same rows in another order make another student. `score` is None for an arm whose gates left nothing to
+    train on. Empty where nothing is recorded.
     """
     recorded = read_runs(folder)
     fixed = {run["task"]: run["scores"] for run in recorded if "arm" not in run}
@@ -254,7 +255,10 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
             "same_as": example.get("same_as"), "metric": example["metric"], "date": example["date"],
             "hardware": example["hardware"], "per_seed": per_seed, "score": fmean(per_seed) if own else None,
         }  # fmt: skip
-        found.append(line | (paired_difference(*pairs.mean(axis=0)) if seeds else {}))
+        if seeds:
+            gap = over_seeds(pairs[:, 0] - pairs[:, 1])
+            line |= {"difference": gap.pop("value"), **gap}
+        found.append(line)
     return found
 
 
@@ -270,3 +274,28 @@ def study_table(lines: Sequence[dict[str, Any]]) -> str:
         out.append(f"{line['task']:<14}{line['arm']:<26}{line['kept']:>6,}{line['dropped']:>8,}{len(line['seeds']):>6}"
                    f"{score:>8}  {told}")  # fmt: skip
     return "\n".join(out)
+
+
+def study_markdown(lines: Sequence[dict[str, Any]], task: str) -> str:
+    """A study of one task for a notebook: a table of its arms, below when, on what and with how many seeds it was recorded."""
+    table = ["| rows trained on | kept | dropped | student | against | difference (95 % interval) |", "|---" * 6 + "|"]
+    for line in (ours := [line for line in lines if line["task"] == task]):
+        told = f"the very rows of *{line['same_as']}*, so the same student" if line["same_as"] else ""
+        if "ci95" in line and (not told or line["against"] == "teacher"):
+            low, high = line["ci95"]
+            told = f"{100 * line['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        seeds = f"({', '.join(f'{100 * score:.1f}' for score in line['per_seed'])})"
+        score = f"{line['score']:.1%} {seeds}" if line["score"] is not None else "nothing left to train on"
+        table.append(
+            f"| {line['arm']} | {line['kept']:,} | {line['dropped']:,} | {score} | {line['against']} | {told} |"
+        )
+    if any(len(line["seeds"]) == 1 for line in ours):
+        table += [
+            "",
+            "Where there is one seed, the interval is over test rows alone, and another seed would give another student.",
+        ]
+    dates, made_on = (sorted({of(line) for line in ours}) for of in (lambda line: line["date"], machine))
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return f"**{task}**, each seed's score in brackets; recorded {when} on {' and '.join(made_on)}\n\n" + "\n".join(
+        table
+    )

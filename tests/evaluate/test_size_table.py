@@ -5,7 +5,7 @@ import re
 import pytest
 
 from slmops_utils.classroom.plots import size_curves
-from slmops_utils.evaluate.size_table import chosen_table, curve, markdown, teacher_of
+from slmops_utils.evaluate.size_table import chosen_table, curve, markdown, teacher_of, ways_compared
 from slmops_utils.evaluate.sizes import WHOLE, Run
 
 HARDWARE = {"cores": 2, "dtype": "float32", "gpu": None}
@@ -54,6 +54,24 @@ def test_the_markdown_has_every_size_and_nothing_of_tasks_that_were_not_run(runs
     assert not any(float(n) > 100 for n in re.findall(r"to (\d+\.\d)", text)) and "(-" not in text
     assert text.count("baseline") == 2  # on test and on challenge
     assert markdown(runs[1:], ["nli"]) == ""  # no teacher, no share of it
+
+
+def test_ways_are_compared_at_the_same_size_and_on_the_same_rows():
+    """Twenty rows apart is seen and two are not; a size that one way lacks is left out."""
+    many = {"rows": 40}
+    runs = [
+        run(WHOLE, 40, **many), run(4, 30, rule="even", **many), run(6, 30, rule="even", **many),
+        run(6, 10, **many), run(6, 28, rule="even", healed=True, **many), run(10, 30, rule="influence", **many),
+        run(6, 0, rule="influence", seed=1, **many),
+    ]  # fmt: skip
+    early, healed = ways_compared(runs, "nli")
+    assert (early["a"], early["b"], early["difference"]) == ("early with 6 layers", "even", -0.5)
+    assert early["p_corrected"] < 0.05 <= healed["p_corrected"]
+    assert early["p_corrected"] == pytest.approx(2 * early["p_value"])
+    text = markdown(runs, ["nli"])
+    assert "- early with 6 layers is below even: -50.0 points" in text
+    assert "- no difference seen between even, healed with 6 layers and even: -5.0 points" in text
+    assert ways_compared(runs, "qa") == []
 
 
 def test_the_figure_has_a_panel_a_task_and_a_line_a_way(runs):

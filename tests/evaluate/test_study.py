@@ -11,7 +11,8 @@ from slmops_utils.__main__ import main
 from slmops_utils.distill.distill import distill
 from slmops_utils.distill.train import TrainSettings
 from slmops_utils.evaluate.faults import FAULTS, spoil
-from slmops_utils.evaluate.study import Arm, Plan, Setting, carve, read_study, run_study, study_table
+from slmops_utils.evaluate.statistics import over_seeds
+from slmops_utils.evaluate.study import Arm, Plan, Setting, carve, read_study, run_study, study_markdown, study_table
 from slmops_utils.evaluate.study_gates import PLANTED, first_verified
 from slmops_utils.models.load import fingerprint
 from slmops_utils.records import Example, Response, write_records
@@ -161,8 +162,14 @@ def test_what_is_read_is_what_was_recorded(plan, tmp_path):
         lines["half"]["difference"] == pytest.approx(0.5)
         and lines["half"]["ci95"][0] <= 0.5 <= lines["half"]["ci95"][1]
     )
+    both = over_seeds([[0, 1, 1, 0], [0, 0, 1, 1]])
+    assert lines["half"]["ci95"] == both["ci95"], "over seeds and rows"
     assert lines["twin"]["difference"] == 0 and lines["twin"]["same_as"] == "none"
     assert lines["beside"]["difference"] == pytest.approx(0.875 - 0.75), "against the teacher, which is not trained"
+    table = study_markdown(list(lines.values()), "nli")
+    assert "| half | 3 | 3 | 87.5% (75.0, 100.0) | none | +50.0 points [" in table
+    assert "| twin | 6 | 0 | 37.5% (25.0, 50.0) | none | the very rows of *none*" in table and "one seed" not in table
+    assert "one seed" in study_markdown([line | {"seeds": [0]} for line in lines.values()], "nli")
     shown = study_table(list(lines.values()))
     assert "same rows as none" in shown and "+50.0" in shown
 
