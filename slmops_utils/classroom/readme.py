@@ -1,4 +1,5 @@
-"""Write the README's results from the recorded runs, so that no number in it was ever typed by hand.
+"""Write the results from the recorded runs, so that no number in a table was ever typed by hand: the README's short
+tables between their markers, and all that is recorded into data/results/README.md.
 
 python -m slmops_utils.classroom.readme [--check]
 """
@@ -8,23 +9,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..deploy.edge import edge_table
-from ..evaluate.ablation import markdown, summarise
+from ..evaluate.ablation import markdown, outcome, spread, summarise
 from ..evaluate.case_study import case_study
 from ..evaluate.runs import read_runs
-from ..evaluate.size_table import curve, teacher_of
+from ..evaluate.size_table import curve, size_cell, teacher_of
 from ..evaluate.size_table import markdown as sizes_markdown
-from ..evaluate.statistics import percent, verdict
+from ..evaluate.statistics import bootstrap, percent, verdict
+from ..evaluate.study import read_study, study_markdown
 from ..tasks import MODULES
 
-START, END = "<!-- results: written by slmops_utils.classroom.readme -->", "<!-- /results -->"
-FIGURE = "data/results/road.png"
-ABLATION = "<!-- ablation: written by slmops_utils.classroom.readme -->", "<!-- /ablation -->"
-ABLATION_FIGURE = "data/results/ablation.png"
-SIZES = "<!-- sizes: written by slmops_utils.classroom.readme -->", "<!-- /sizes -->"
-SIZES_FIGURE = "data/results/sizes.png"
-LISTED = "gguf q4_0"  # the export whose results are also listed as the case study does
-EDGE = "<!-- edge: written by slmops_utils.classroom.readme -->", "<!-- /edge -->"
+RECORD = "README.md"  # in the folder of the results
+FIGURE, ABLATION_FIGURE, SIZES_FIGURE = "road.png", "ablation.png", "sizes.png"
+RESULTS, ABLATION, SIZES, EDGE = (
+    (f"<!-- {name}: written by slmops_utils.classroom.readme -->", f"<!-- /{name} -->")
+    for name in ("results", "ablation", "sizes", "edge")
+)
+LISTED = "gguf q4_0"  # the export that stands for all in the README, and is listed as the case study does
+STUDIES = {
+    "gates": "What each quality gate, and each kind of fault planted, does to the student",
+    "rationale": "The teacher's reasons trained on, left out, or a task of their own",
+    "committee": "A committee of teachers beside its best member",
+}
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -87,7 +95,7 @@ def load_intents(folder: Path) -> dict[int, dict[str, Any]]:
     return {int(path.stem.split("seed")[1]): json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def intents_block(folder: Path) -> str:
+def intents_table(folder: Path) -> str:
     """The whole road on Banking77, a column for each seed; "" where none is recorded."""
     runs = load_intents(folder)
     if not runs:
@@ -111,21 +119,29 @@ def intents_block(folder: Path) -> str:
         f"**Banking77, test** ({first['n_test']} rows, 77 intents, accuracy with its 95 % interval; recorded {' and '.join(dates)} on "
         f"{hardware['cores']} cores, {hardware['dtype']})\n\n"
         f"| | {' | '.join(f'seed {seed}' for seed in runs)} | mean | parameters | on disk | one request, p50 | requests/s |\n"
-        f"|---|{'---|' * len(runs)}---|---|---|---|---|\n"
-        + "".join(lines)
-        + "\n"
-        + "".join(
-            f"- seed {seed}: {verdict(comparison)}\n"
-            for seed, results in runs.items()
-            for comparison in results["comparisons"]
-            if "untuned" not in (comparison["a"], comparison["b"])
-        )
+        f"|---|{'---|' * len(runs)}---|---|---|---|---|\n" + "".join(lines)
     )
 
 
+def intents_verdicts(folder: Path) -> str:
+    """What the paired tests of each seed say."""
+    return "".join(
+        f"- seed {seed}: {verdict(comparison)}\n"
+        for seed, results in load_intents(folder).items()
+        for comparison in results["comparisons"]
+        if "untuned" not in (comparison["a"], comparison["b"])
+    )
+
+
+def results_summary(folder: Path) -> str:
+    """The README's tables: Banking77, and how far the teacher of our own tasks can be trusted."""
+    return "\n".join(part for part in (intents_table(folder), teacher_table(folder, "test", "")) if part)
+
+
 def results_block(folder: Path) -> str:
-    """The Markdown between the markers: a table for each recorded comparison, its hardware and what its tests say."""
-    parts = [block for block in (intents_block(folder), teacher_block(folder)) if block]
+    """A table for each recorded comparison, its hardware and what its tests say."""
+    parts = [intents_table(folder), intents_verdicts(folder), teacher_block(folder)]
+    parts = [part for part in parts if part]
     for name, results in load_results(folder):
         metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
         parts.append(
@@ -179,19 +195,62 @@ def write_ablation_figure(folder: Path, path: Path) -> None:
 def ablation_block(folder: Path) -> str:
     """The comparison of methods, as far as it is recorded."""
     found = summarise(read_runs(folder / "ablate"))
+    return f"![Scores of every method]({ABLATION_FIGURE})\n\n" + markdown(found) if found else ""
+
+
+def ablation_summary(folder: Path) -> str:
+    """The README's table of methods: a row a method, a column a task, and which are above or below plain text."""
+    found = summarise(read_runs(folder / "ablate"))
     if not found:
         return "Not recorded yet: `python -m slmops_utils ablate` runs it."
-    return f"![Scores of every method]({ABLATION_FIGURE})\n\n" + markdown(found)
+    marks = {"helped": " ▲", "hurt": " ▼", "no difference seen": ""}
+    heads = [f"{task}, {len(s['seeds'])} seed{'s' * (len(s['seeds']) > 1)}" for task, s in found.items()]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(found)) + "|"]
+    for method in dict.fromkeys(method for summary in found.values() for method in summary["methods"]):
+        cells = []
+        for summary in found.values():
+            entry = summary["methods"].get(method)
+            mark = marks[outcome(entry["difference"])] if entry and entry["difference"] else ""
+            cells.append(percent(entry["score"]) + mark if entry else "")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def sizes_block(folder: Path) -> str:
     """The size study, as far as it is recorded."""
     block = sizes_markdown(read_runs(folder / "sizes"), MODULES)
-    return (
-        f"![Score against size]({SIZES_FIGURE})\n\n{block}\n"
-        if block
-        else "Not recorded yet: `python -m slmops_utils curve` runs it."
-    )
+    return f"![Score against size]({SIZES_FIGURE})\n\n{block}\n" if block else ""
+
+
+def sizes_summary(folder: Path) -> str:
+    """The README's table of sizes: a row a size, a column a task, by the way that has the most sizes."""
+    runs = read_runs(folder / "sizes")
+    curves = {task: curve(runs, task) for task in MODULES if teacher_of(runs, task)}
+    curves = {task: found for task, found in curves.items() if found}
+    if not curves:
+        return "Not recorded yet: `python -m slmops_utils curve` runs it."
+    ways = [way for found in curves.values() for way in found]
+    way = max(dict.fromkeys(ways), key=lambda way: sum(len(found.get(way, ())) for found in curves.values()))
+    by_size = {task: found.get(way, {}) for task, found in curves.items()}
+    lines = [f"| layers ({way}) | parameters | {' | '.join(curves)} |", "|---" * (2 + len(curves)) + "|"]
+    for layers in sorted({layers for found in by_size.values() for layers in found}):
+        here = [found.get(layers) for found in by_size.values()]
+        millions = spread([entry["parameters"] / 1e6 for entry in here if entry])
+        lines.append(f"| {layers} | {millions} M | {' | '.join(size_cell(entry) for entry in here)} |")
+    teachers = [bootstrap((teacher_of(runs, task) or {})["scores"]["test"], np.mean).to_dict() for task in curves]
+    whole = (teacher_of(runs, next(iter(curves))) or {})["parameters"] / 1e6
+    lines.append(f"| teacher | {whole:.0f} M | {' | '.join(percent(score, 0) for score in teachers)} |")
+    return "\n".join(lines) + "\n"
+
+
+def studies_block(folder: Path) -> str:
+    """The studies of what the data do to the student, a table a task."""
+    parts = []
+    for study, title in STUDIES.items():
+        if lines := read_study(folder / study):
+            tables = [study_markdown(lines, task) for task in dict.fromkeys(line["task"] for line in lines)]
+            parts.append("\n\n".join([f"## {title}", *tables]))
+    return "\n\n".join(parts)
 
 
 def write_sizes_figure(folder: Path, path: Path) -> None:
@@ -206,11 +265,40 @@ def write_sizes_figure(folder: Path, path: Path) -> None:
     _save(figure, path)
 
 
+def edge_summary(folder: Path) -> str:
+    """The README's table of exports: the four-bit file of each recorded student against its teacher."""
+    lines = []
+    for name, results in load_edge(folder):
+        aims = results["edge"].get(LISTED)
+        if not aims:
+            continue
+        cells = [
+            f"{'' if measure == 'retention' else '−'}{100 * aim['value']:.1f} %{' ★' if aim['reached'] else ''}"
+            if aim["value"] is not None
+            else "not measured"
+            for measure, aim in aims.items()
+        ]
+        asked = results["requests_vs_teacher"].get(LISTED)
+        times = f"{asked['value'] / asked['peer_value']:.1f} ×" if asked else ""
+        lines.append(f"| {name} | {' | '.join(cells)} | {times} |\n")
+    if not lines:
+        return "Not recorded yet: `tests/benchmarks/bench_edge.py` does it."
+    return (
+        f"| {LISTED} against the teacher | latency | memory | on disk | retention | requests/s |\n|---|---|---|---|---|---|\n"
+        "| **aim** | −90.0 % | −80.0 % | −95.0 % | 97.0 % | 8 × |\n" + "".join(lines)
+    )
+
+
+def load_edge(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(name, results) of each student whose exports are recorded."""
+    paths = sorted(folder.glob("edge_*.json"))
+    return [(path.stem.removeprefix("edge_"), json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
 def edge_block(folder: Path) -> str:
     """The exports of each recorded student: what they save, what they keep, and whether they still say the same."""
     parts = []
-    for path in sorted(folder.glob("edge_*.json")):
-        results = json.loads(path.read_text(encoding="utf-8"))
+    for name, results in load_edge(folder):
         metric, hardware = next(iter(results["rows"][0]["metrics"])), results["hardware"]
         asked = results["requests_vs_teacher"]
         lines = []
@@ -225,7 +313,7 @@ def edge_block(folder: Path) -> str:
                 f"| {_measured(row.get('bytes_on_disk'), 'MB', 1e6, 1)} | {same} | {served} |\n"
             )
         parts.append(
-            f"**{path.stem.removeprefix('edge_')}** ({results['n_test']} test rows; recorded {results['date']} on {hardware['cores']} "
+            f"**{name}** ({results['n_test']} test rows; recorded {results['date']} on {hardware['cores']} "
             f"cores, teacher in {hardware['dtype']})\n\n{edge_table(results['edge'])}\n\n"
             "| | score | retention | one request, p50 | memory | on disk | same verdict | same token | requests/s |\n"
             f"|---|---|---|---|---|---|---|---|---|\n{''.join(lines)}\n"
@@ -240,7 +328,7 @@ def edge_block(folder: Path) -> str:
         if listed := case_study(results)["achieved"].get(LISTED):
             parts[-1] += f"As the case study lists its results, {LISTED} against the teacher:\n\n"
             parts[-1] += "".join(f"- {sentence}\n" for sentence in listed)
-    return "\n".join(parts) or "Not recorded yet: `tests/benchmarks/bench_edge.py` does it."
+    return "\n".join(parts)
 
 
 def _measured(value: float | None, unit: str, size: float = 1, digits: int = 0) -> str:
@@ -254,31 +342,57 @@ def between(text: str, start: str, end: str, block: str) -> str:
     return f"{before}{start}\n\n{block}\n{end}{after}"
 
 
+def record(folder: Path) -> str:
+    """All that is recorded, as the Markdown of the folder's own README."""
+    parts = [
+        "# Recorded runs",
+        ABOUT,
+        f"![Scores with their intervals]({FIGURE})",
+        "## The road, and the teachers",
+        results_block(folder),
+    ]
+    for title, block in (
+        ("Which method helps?", ablation_block(folder)),
+        ("How small can a student be?", sizes_block(folder)),
+        ("What the exports save and keep", edge_block(folder)),
+    ):
+        parts += [f"## {title}", block or "Nothing is recorded yet."]
+    return "\n\n".join(part.strip() for part in [*parts, studies_block(folder)] if part) + "\n"
+
+
+ABOUT = """Written by `python -m slmops_utils.classroom.readme` from the JSON files of this folder; the [README](../../README.md) holds the
+short tables and says how the runs are made. Intervals are of 95 %."""
+
+
 def main() -> int:
     readme, folder = Path("README.md"), Path("data/results")
-    text = readme.read_text(encoding="utf-8")
-    new = between(text, START, END, results_block(folder))
-    new = between(new, *ABLATION, ablation_block(folder))
-    new = between(new, *SIZES, sizes_block(folder))
-    new = between(new, *EDGE, edge_block(folder))
+    old = {path: path.read_text(encoding="utf-8") if path.exists() else "" for path in (readme, folder / RECORD)}
+    text = old[readme]
+    for markers, summary in (
+        (RESULTS, results_summary), (ABLATION, ablation_summary), (SIZES, sizes_summary), (EDGE, edge_summary),
+    ):  # fmt: skip
+        text = between(text, *markers, summary(folder))
+    new = {readme: text, folder / RECORD: record(folder)}
     if "--check" in sys.argv:
+        differ = [f"{path}" for path in new if new[path] != old[path]]
         print(
-            "README results agree with data/results"
-            if new == text
-            else "README results differ: make results writes them"
+            f"{' and '.join(differ)} differ from data/results: python -m slmops_utils.classroom.readme writes them"
+            if differ
+            else "README and data/results/README.md agree with data/results"
         )
-        return int(new != text)
+        return int(bool(differ))
     import matplotlib
 
     matplotlib.use("Agg")
 
-    readme.write_text(new, encoding="utf-8")
+    for path, words in new.items():
+        path.write_text(words, encoding="utf-8")
     if load_results(folder) or load_intents(folder):
-        write_figure(folder, Path(FIGURE))
+        write_figure(folder, folder / FIGURE)
     if read_runs(folder / "ablate"):
-        write_ablation_figure(folder, Path(ABLATION_FIGURE))
+        write_ablation_figure(folder, folder / ABLATION_FIGURE)
     if sizes_markdown(read_runs(folder / "sizes"), MODULES):
-        write_sizes_figure(folder, Path(SIZES_FIGURE))
+        write_sizes_figure(folder, folder / SIZES_FIGURE)
     return 0
 
 

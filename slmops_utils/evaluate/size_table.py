@@ -89,7 +89,7 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
             "|---|---|" + "---|" * len(found),
         ]
         for layers in sizes:
-            cells = [_cell(by_size.get(layers)) for by_size in found.values()]
+            cells = [size_cell(by_size.get(layers)) for by_size in found.values()]
             parameters = spread([by[layers]["parameters"] / 1e6 for by in found.values() if layers in by])
             lines.append(f"| {layers} | {parameters} M | {' | '.join(cells)} |")
         if compared := [f"- {verdict(comparison)}" for comparison in ways_compared(runs, task)]:
@@ -106,7 +106,8 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def size_cell(entry: dict[str, Any] | None) -> str:
+    """A size of a curve as a cell: its score and, after the slash, the share of the teacher's that it keeps."""
     if entry is None:
         return ""
     kept = f" / {100 * entry['retention']['value']:.0f} %" if entry["retention"] else ""
