@@ -224,7 +224,8 @@ def _hash(arm: Arm) -> str:
 def read_study(folder: str | Path) -> list[dict[str, Any]]:
     """What the recorded runs say: one row an arm that has runs, in the order of tasks and arms.
 
-    {"task", "arm", "against", "seeds", "kept", "dropped", "metric", "score", "per_seed", "same_as", "difference" and
+    {"task", "arm", "against", "seeds", "kept", "dropped", "metric", "score", "per_seed", "same_as", "unchanged" (the rows are
+    those of the arm it is compared with), "difference" and
     "ci95", "p_value" against that arm}. The difference is over the seeds that both arms have, its interval over both seeds and
     test rows: the same rows in another order make another student. `score` is None for an arm whose gates left nothing to
     train on. Empty where nothing is recorded.
@@ -255,9 +256,12 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
             "same_as": example.get("same_as"), "metric": example["metric"], "date": example["date"],
             "hardware": example["hardware"], "per_seed": per_seed, "score": fmean(per_seed) if own else None,
         }  # fmt: skip
+        twin = runs.get((task, example["against"]), {}).get(example["seed"], {})
+        line["unchanged"] = bool(twin) and (line["same_as"] or arm) == (twin.get("same_as") or example["against"])
         if seeds:
             gap = over_seeds(pairs[:, 0] - pairs[:, 1])
-            line |= {"difference": gap.pop("value"), **gap}
+            ends = [min(max(end, -1.0), 1.0) for end in gap["ci95"]]  # two seeds may say less than nothing
+            line |= gap | {"difference": gap["value"], "ci95": ends}
         found.append(line)
     return found
 
@@ -266,7 +270,7 @@ def study_table(lines: Sequence[dict[str, Any]]) -> str:
     """A study for a terminal: what each arm kept, what its student scores, and what that is beside the other arm's."""
     out = [f"{'task':<14}{'arm':<26}{'kept':>6}{'dropped':>8}{'seeds':>6}{'score':>8}  difference [95 %]"]
     for line in lines:
-        told = f"same rows as {line['same_as']}" if line["same_as"] else ""
+        told = f"same rows as {line['against']}" if line["unchanged"] else ""
         if not told and "ci95" in line:
             low, high = line["ci95"]
             told = f"{100 * line['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] against {line['against']}"
@@ -280,8 +284,8 @@ def study_markdown(lines: Sequence[dict[str, Any]], task: str) -> str:
     """A study of one task for a notebook: a table of its arms, below when, on what and with how many seeds it was recorded."""
     table = ["| rows trained on | kept | dropped | student | against | difference (95 % interval) |", "|---" * 6 + "|"]
     for line in (ours := [line for line in lines if line["task"] == task]):
-        told = f"the very rows of *{line['same_as']}*, so the same student" if line["same_as"] else ""
-        if "ci95" in line and (not told or line["against"] == "teacher"):
+        told = f"the very rows of *{line['against']}*, so the same student" if line["unchanged"] else ""
+        if "ci95" in line and not told:
             low, high = line["ci95"]
             told = f"{100 * line['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         seeds = f"({', '.join(f'{100 * score:.1f}' for score in line['per_seed'])})"

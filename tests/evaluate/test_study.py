@@ -163,12 +163,17 @@ def test_what_is_read_is_what_was_recorded(plan, tmp_path):
         and lines["half"]["ci95"][0] <= 0.5 <= lines["half"]["ci95"][1]
     )
     both = over_seeds([[0, 1, 1, 0], [0, 0, 1, 1]])
-    assert lines["half"]["ci95"] == both["ci95"], "over seeds and rows"
+    assert lines["half"]["ci95"] == [max(both["ci95"][0], -1), min(both["ci95"][1], 1)], "over seeds and rows"
+    assert lines["twin"]["unchanged"] and not lines["half"]["unchanged"]
+    assert not lines["beside"]["unchanged"], "the rows of another arm, but it is compared with the teacher"
     assert lines["twin"]["difference"] == 0 and lines["twin"]["same_as"] == "none"
     assert lines["beside"]["difference"] == pytest.approx(0.875 - 0.75), "against the teacher, which is not trained"
     table = study_markdown(list(lines.values()), "nli")
     assert "| half | 3 | 3 | 87.5% (75.0, 100.0) | none | +50.0 points [" in table
     assert "| twin | 6 | 0 | 37.5% (25.0, 50.0) | none | the very rows of *none*" in table and "one seed" not in table
+    assert "| beside | 3 | 3 | 87.5% (75.0, 100.0) | teacher | +12.5 points [" in table.replace(
+        "| 3 | 0 |", "| 3 | 3 |"
+    )
     assert "one seed" in study_markdown([line | {"seeds": [0]} for line in lines.values()], "nli")
     shown = study_table(list(lines.values()))
     assert "same rows as none" in shown and "+50.0" in shown
