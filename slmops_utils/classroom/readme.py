@@ -7,17 +7,17 @@ python -m slmops_utils.classroom.readme [--check]
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from ..deploy.edge import edge_table
-from ..evaluate.ablation import markdown, outcome, spread, summarise
+from ..evaluate.ablation import markdown, outcome, summarise
 from ..evaluate.case_study import case_study
 from ..evaluate.runs import read_runs
-from ..evaluate.size_table import curve, size_cell, teacher_of
 from ..evaluate.size_table import markdown as sizes_markdown
-from ..evaluate.statistics import bootstrap, percent, verdict
+from ..evaluate.size_table import recorded
+from ..evaluate.size_table import summary as sizes_table
+from ..evaluate.statistics import percent, verdict
 from ..evaluate.study import read_study, study_markdown
 from ..tasks import MODULES
 
@@ -33,6 +33,9 @@ STUDIES = {
     "rationale": "The teacher's reasons trained on, left out, or a task of their own",
     "committee": "A committee of teachers beside its best member",
 }
+
+ABOUT = """Written by `python -m slmops_utils.classroom.readme` from the JSON files of this folder; the [README](../../README.md) holds the
+short tables and says how the runs are made. Intervals are of 95 %."""
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -223,24 +226,10 @@ def sizes_block(folder: Path) -> str:
 
 
 def sizes_summary(folder: Path) -> str:
-    """The README's table of sizes: a row a size, a column a task, by the way that has the most sizes."""
-    runs = read_runs(folder / "sizes")
-    curves = {task: curve(runs, task) for task in MODULES if teacher_of(runs, task)}
-    curves = {task: found for task, found in curves.items() if found}
-    if not curves:
-        return "Not recorded yet: `python -m slmops_utils curve` runs it."
-    ways = [way for found in curves.values() for way in found]
-    way = max(dict.fromkeys(ways), key=lambda way: sum(len(found.get(way, ())) for found in curves.values()))
-    by_size = {task: found.get(way, {}) for task, found in curves.items()}
-    lines = [f"| layers ({way}) | parameters | {' | '.join(curves)} |", "|---" * (2 + len(curves)) + "|"]
-    for layers in sorted({layers for found in by_size.values() for layers in found}):
-        here = [found.get(layers) for found in by_size.values()]
-        millions = spread([entry["parameters"] / 1e6 for entry in here if entry])
-        lines.append(f"| {layers} | {millions} M | {' | '.join(size_cell(entry) for entry in here)} |")
-    teachers = [bootstrap((teacher_of(runs, task) or {})["scores"]["test"], np.mean).to_dict() for task in curves]
-    whole = (teacher_of(runs, next(iter(curves))) or {})["parameters"] / 1e6
-    lines.append(f"| teacher | {whole:.0f} M | {' | '.join(percent(score, 0) for score in teachers)} |")
-    return "\n".join(lines) + "\n"
+    """The README's table of sizes."""
+    return (
+        sizes_table(read_runs(folder / "sizes"), MODULES) or "Not recorded yet: `python -m slmops_utils curve` runs it."
+    )
 
 
 def studies_block(folder: Path) -> str:
@@ -248,8 +237,7 @@ def studies_block(folder: Path) -> str:
     parts = []
     for study, title in STUDIES.items():
         if lines := read_study(folder / study):
-            tables = [study_markdown(lines, task) for task in dict.fromkeys(line["task"] for line in lines)]
-            parts.append("\n\n".join([f"## {title}", *tables]))
+            parts.append(f"## {title}\n\n{study_markdown(lines)}")
     return "\n\n".join(parts)
 
 
@@ -257,36 +245,27 @@ def write_sizes_figure(folder: Path, path: Path) -> None:
     """Score against size, one panel a task."""
     from .plots import size_curves
 
-    runs = read_runs(folder / "sizes")
-    curves = {task: found for task in MODULES if (found := curve(runs, task)) and teacher_of(runs, task)}
-    teachers = {task: teacher_of(runs, task) or {} for task in curves}
-    scores = {task: sum(run["scores"]["test"]) / len(run["scores"]["test"]) for task, run in teachers.items()}
+    found = recorded(read_runs(folder / "sizes"), MODULES)
+    teachers = {task: teacher for task, (teacher, _) in found.items()}
+    scores = {task: fmean(run["scores"]["test"]) for task, run in teachers.items()}
+    curves = {task: ways for task, (_, ways) in found.items()}
     figure = size_curves(curves, scores, {task: run["metric"] for task, run in teachers.items()})
     _save(figure, path)
 
 
 def edge_summary(folder: Path) -> str:
     """The README's table of exports: the four-bit file of each recorded student against its teacher."""
-    lines = []
-    for name, results in load_edge(folder):
-        aims = results["edge"].get(LISTED)
-        if not aims:
-            continue
-        cells = [
-            f"{'' if measure == 'retention' else '−'}{100 * aim['value']:.1f} %{' ★' if aim['reached'] else ''}"
-            if aim["value"] is not None
-            else "not measured"
-            for measure, aim in aims.items()
-        ]
-        asked = results["requests_vs_teacher"].get(LISTED)
-        times = f"{asked['value'] / asked['peer_value']:.1f} ×" if asked else ""
-        lines.append(f"| {name} | {' | '.join(cells)} | {times} |\n")
-    if not lines:
+    found = [(name, results) for name, results in load_edge(folder) if LISTED in results["edge"]]
+    if not found:
         return "Not recorded yet: `tests/benchmarks/bench_edge.py` does it."
-    return (
-        f"| {LISTED} against the teacher | latency | memory | on disk | retention | requests/s |\n|---|---|---|---|---|---|\n"
-        "| **aim** | −90.0 % | −80.0 % | −95.0 % | 97.0 % | 8 × |\n" + "".join(lines)
-    )
+    times = []
+    for _, results in found:
+        asked = results["requests_vs_teacher"].get(LISTED)
+        times.append(f"{asked['value'] / asked['peer_value']:.1f} ×" if asked else "")
+    table = edge_table({name: results["edge"][LISTED] for name, results in found}).splitlines()
+    table[0] = table[0].replace("| |", f"| {LISTED} against the teacher |", 1)
+    more = [" requests/s ", "---", " 8 × ", *(f" {cell} " for cell in times)]
+    return "".join(f"{line}{cell}|\n" for line, cell in zip(table, more, strict=True))
 
 
 def load_edge(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -360,10 +339,6 @@ def record(folder: Path) -> str:
     return "\n\n".join(part.strip() for part in [*parts, studies_block(folder)] if part) + "\n"
 
 
-ABOUT = """Written by `python -m slmops_utils.classroom.readme` from the JSON files of this folder; the [README](../../README.md) holds the
-short tables and says how the runs are made. Intervals are of 95 %."""
-
-
 def main() -> int:
     readme, folder = Path("README.md"), Path("data/results")
     old = {path: path.read_text(encoding="utf-8") if path.exists() else "" for path in (readme, folder / RECORD)}
@@ -391,7 +366,7 @@ def main() -> int:
         write_figure(folder, folder / FIGURE)
     if read_runs(folder / "ablate"):
         write_ablation_figure(folder, folder / ABLATION_FIGURE)
-    if sizes_markdown(read_runs(folder / "sizes"), MODULES):
+    if recorded(read_runs(folder / "sizes"), MODULES):
         write_sizes_figure(folder, folder / SIZES_FIGURE)
     return 0
 

@@ -81,9 +81,8 @@ def trainer_class() -> type:
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss, count = self.method.loss(model, inputs)
-            self.tokens_seen = (
-                self.tokens_seen + inputs["attention_mask"].sum()
-            )  # a number only once it is asked for: a GPU would wait
+            # a tensor until it is asked for: for a number, a GPU would have to finish first
+            self.tokens_seen = self.tokens_seen + inputs["attention_mask"].sum()
             # the gradients of processes are averaged, so each scales its share up again
             return loss * self.accelerator.num_processes / (num_items_in_batch or count)
 

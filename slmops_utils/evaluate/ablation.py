@@ -7,7 +7,7 @@ import numpy as np
 
 from .ablate import COMPARED
 from .runs import machine, same_seeds, score_over_seeds
-from .statistics import holm, over_seeds, percent
+from .statistics import holm, over_seeds, percent, points
 
 AGAINST = "text"
 
@@ -87,8 +87,7 @@ def sentences(task: str, summary: dict[str, Any]) -> list[str]:
     sorted_out: dict[str, list[str]] = {"helped": [], "hurt": [], "no difference seen": []}
     for method, entry in summary["methods"].items():
         if gap := entry["difference"]:
-            low, high = (100 * end for end in gap["ci95"])
-            text = f"{method} ({100 * gap['value']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+            text = f"{method} ({points(gap['value'], gap['ci95'])}"
             if outcome(gap) == "no difference seen":
                 text += f"; one of {100 * gap['could_see']:.0f} would have been seen four times in five"
             sorted_out[outcome(gap)].append(text + ")")

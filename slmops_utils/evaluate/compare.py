@@ -17,7 +17,7 @@ from ..tasks.summarization import signature
 from .measure import measure, weigh
 from .reference import reference_scores
 from .served import served_answers
-from .statistics import bootstrap, holm, paired_difference, retention, verdict
+from .statistics import bootstrap, corrected, paired_difference, retention, verdict
 
 ROLES = ("teacher", "untuned", "baseline", "student")
 
@@ -124,8 +124,7 @@ def _comparisons(scores: dict[str, list[float]], metric: str, seed: int) -> list
         for a, b in pairs
         if a in scores and b in scores
     ]
-    corrected = holm([comparison["p_value"] for comparison in found])
-    return [comparison | {"p_corrected": p} for comparison, p in zip(found, corrected, strict=True)]
+    return corrected(found)
 
 
 def _safe(role: str) -> str:

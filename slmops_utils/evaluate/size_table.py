@@ -1,5 +1,6 @@
 """What the runs of the size study say together: score and retention against size, and the chosen student's table."""
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from .ablation import spread
 from .runs import machine, score_over_seeds
 from .sizes import KINDS, WHOLE
-from .statistics import bootstrap, holm, paired_difference, percent, retention, verdict
+from .statistics import bootstrap, corrected, paired_difference, percent, retention, verdict
 
 CURVE_SEED = 0
 BESIDE = "even"  # the way that the others are compared with
@@ -42,8 +43,13 @@ def ways_compared(runs: Sequence[dict[str, Any]], task: str, split: str = "test"
         for (way, layers), own in scores.items()
         if way != BESIDE and (BESIDE, layers) in scores
     ]
-    corrected = holm([comparison["p_value"] for comparison in found])
-    return [comparison | {"p_corrected": p} for comparison, p in zip(found, corrected, strict=True)]
+    return corrected(found)
+
+
+def recorded(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> dict[str, tuple[dict[str, Any], Any]]:
+    """task -> (the teacher's run, its `curve`), of the tasks that have both."""
+    both = ((task, teacher_of(runs, task), curve(runs, task)) for task in tasks)
+    return {task: (teacher, found) for task, teacher, found in both if teacher and found}
 
 
 def _students(runs: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
@@ -75,10 +81,7 @@ def chosen_table(runs: Sequence[dict[str, Any]], task: str, split: str) -> list[
 def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
     """For each recorded task a table of test scores and retention by size, then the chosen student's; "" without runs."""
     parts = []
-    for task in tasks:
-        found, teacher = curve(runs, task), teacher_of(runs, task)
-        if not found or teacher is None:
-            continue
+    for task, (teacher, found) in recorded(runs, tasks).items():
         sizes = sorted({layers for by_size in found.values() for layers in by_size})
         whole = bootstrap(teacher["scores"]["test"], np.mean)
         lines = [
@@ -89,7 +92,7 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
             "|---|---|" + "---|" * len(found),
         ]
         for layers in sizes:
-            cells = [size_cell(by_size.get(layers)) for by_size in found.values()]
+            cells = [_cell(by_size.get(layers)) for by_size in found.values()]
             parameters = spread([by[layers]["parameters"] / 1e6 for by in found.values() if layers in by])
             lines.append(f"| {layers} | {parameters} M | {' | '.join(cells)} |")
         if compared := [f"- {verdict(comparison)}" for comparison in ways_compared(runs, task)]:
@@ -106,8 +109,27 @@ def markdown(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def size_cell(entry: dict[str, Any] | None) -> str:
-    """A size of a curve as a cell: its score and, after the slash, the share of the teacher's that it keeps."""
+def summary(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
+    """A row a size and a column a task, by the way that has the most sizes; the teachers in the last row. "" without runs."""
+    found = recorded(runs, tasks)
+    sizes_of = Counter(way for _, ways in found.values() for way, by_size in ways.items() for _ in by_size)
+    if not sizes_of:
+        return ""
+    way, _ = sizes_of.most_common(1)[0]
+    by_task = [ways.get(way, {}) for _, ways in found.values()]
+    lines = [f"| layers ({way}) | parameters | {' | '.join(found)} |", "|---" * (2 + len(found)) + "|"]
+    for layers in sorted({layers for by_size in by_task for layers in by_size}):
+        here = [by_size.get(layers) for by_size in by_task]
+        millions = spread([entry["parameters"] / 1e6 for entry in here if entry])
+        lines.append(f"| {layers} | {millions} M | {' | '.join(map(_cell, here))} |")
+    teachers = [teacher for teacher, _ in found.values()]
+    scores = [percent(bootstrap(teacher["scores"]["test"], np.mean).to_dict(), 0) for teacher in teachers]
+    lines.append(f"| teacher | {teachers[0]['parameters'] / 1e6:.0f} M | {' | '.join(scores)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    """A size of a curve: its score and, after the slash, the share of the teacher's that it keeps."""
     if entry is None:
         return ""
     kept = f" / {100 * entry['retention']['value']:.0f} %" if entry["retention"] else ""

@@ -26,7 +26,6 @@ from .runs import Planned, as_saved, make_missing
 
 SPLITS = ("validation", "test", "challenge")
 KINDS = ("untuned", "baseline", "student")
-RULES = ("even", "early", "influence")  # the first is also healed
 WHOLE = 0  # as a number of layers: the teacher itself
 
 
@@ -76,7 +75,7 @@ class Study:
         return asdict(self.settings_of(run)) | ({"heal_steps": self.heal_steps} if run.healed else {})
 
 
-def plan_curve(task: str, sizes: Sequence[int], rules: Sequence[str] = RULES) -> list[Run]:
+def plan_curve(task: str, sizes: Sequence[int], rules: Sequence[str]) -> list[Run]:
     """The teacher, then every size by the first rule, the other rules, and the first rule again with healing."""
     first, *others = rules
     runs = [Run(task, WHOLE), *(Run(task, size, first) for size in sizes)]

@@ -37,6 +37,12 @@ def percent(score: dict[str, Any], digits: int = 1) -> str:
     return f"{100 * score['value']:.1f} % ({low} to {high})"
 
 
+def points(difference: float, ci95: Sequence[float]) -> str:
+    """ "+4.0 points [+0.5, +7.5]", of shares."""
+    low, high = (100 * end for end in ci95)
+    return f"{100 * difference:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
 def _as_array(rows: Sequence[Any]) -> np.ndarray:
     array = np.asarray(rows)
     if array.dtype.kind in "US":  # compare numbers, not strings, two thousand times
@@ -121,6 +127,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def corrected(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Comparisons that belong together, each with its p-value corrected for all of them (Holm) as "p_corrected"."""
+    values = holm([comparison["p_value"] for comparison in comparisons])
+    return [comparison | {"p_corrected": p} for comparison, p in zip(comparisons, values, strict=True)]
+
+
 def rows_needed(difference: float, disagreement: float, power_z: float = POWER_Z) -> int:
     """How many test rows show a difference of two paired scores four times in five (Connor 1987, for McNemar's test).
 
@@ -155,10 +167,10 @@ def retention(student: Sequence[float], teacher: Sequence[float], seed: int = 0)
 def verdict(comparison: dict[str, Any]) -> str:
     """One plain sentence about a paired difference: above or below where the interval leaves out 0 and, among several
     comparisons, the corrected p-value is under 5 %."""
-    low, high = (100 * x for x in comparison["ci95"])
+    low, high = comparison["ci95"]
     value = comparison.get("p_corrected", comparison["p_value"])
     p = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-    gap = f"{100 * comparison['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], {p}"
+    gap = f"{points(comparison['difference'], comparison['ci95'])}, {p}"
     a, b = comparison["a"], comparison["b"]
     if low > 0 or high < 0:
         if comparison.get("p_corrected", 0) >= 0.05:

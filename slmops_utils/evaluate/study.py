@@ -29,7 +29,7 @@ from ..records import Example, read_records
 from ..synthesize.generate import generate
 from ..tasks import get_task
 from .runs import Planned, check_name, machine, make_missing, read_runs, same_seeds
-from .statistics import bootstrap, over_seeds
+from .statistics import bootstrap, over_seeds, points
 
 
 @dataclass(frozen=True)
@@ -224,11 +224,10 @@ def _hash(arm: Arm) -> str:
 def read_study(folder: str | Path) -> list[dict[str, Any]]:
     """What the recorded runs say: one row an arm that has runs, in the order of tasks and arms.
 
-    {"task", "arm", "against", "seeds", "kept", "dropped", "metric", "score", "per_seed", "same_as", "unchanged" (the rows are
-    those of the arm it is compared with), "difference" and
-    "ci95", "p_value" against that arm}. The difference is over the seeds that both arms have, its interval over both seeds and
-    test rows: the same rows in another order make another student. `score` is None for an arm whose gates left nothing to
-    train on. Empty where nothing is recorded.
+    {"task", "arm", "against", "seeds", "kept", "dropped", "metric", "score", "per_seed", "same_as", "unchanged" (its rows
+    are those of the arm it is compared with), "difference" and "ci95", "p_value" against that arm}. The difference is over the
+    seeds that both arms have, its interval over seeds and test rows: the same rows in another order make another student.
+    `score` is None for an arm whose gates left nothing to train on. Empty where nothing is recorded.
     """
     recorded = read_runs(folder)
     fixed = {run["task"]: run["scores"] for run in recorded if "arm" not in run}
@@ -256,8 +255,8 @@ def read_study(folder: str | Path) -> list[dict[str, Any]]:
             "same_as": example.get("same_as"), "metric": example["metric"], "date": example["date"],
             "hardware": example["hardware"], "per_seed": per_seed, "score": fmean(per_seed) if own else None,
         }  # fmt: skip
-        twin = runs.get((task, example["against"]), {}).get(example["seed"], {})
-        line["unchanged"] = bool(twin) and (line["same_as"] or arm) == (twin.get("same_as") or example["against"])
+        other = runs.get((task, example["against"]), {}).get(example["seed"])
+        line["unchanged"] = other is not None and (line["same_as"] or arm) == (other.get("same_as") or other["arm"])
         if seeds:
             gap = over_seeds(pairs[:, 0] - pairs[:, 1])
             ends = [min(max(end, -1.0), 1.0) for end in gap["ci95"]]  # two seeds may say less than nothing
@@ -280,26 +279,35 @@ def study_table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(out)
 
 
-def study_markdown(lines: Sequence[dict[str, Any]], task: str) -> str:
-    """A study of one task for a notebook: a table of its arms, below when, on what and with how many seeds it was recorded."""
-    table = ["| rows trained on | kept | dropped | student | against | difference (95 % interval) |", "|---" * 6 + "|"]
-    for line in (ours := [line for line in lines if line["task"] == task]):
+def study_markdown(lines: Sequence[dict[str, Any]]) -> str:
+    """A study for a notebook: a table of the arms of each task, above it when and on what they were recorded."""
+    return "\n\n".join(
+        _task_markdown(task, [line for line in lines if line["task"] == task])
+        for task in dict.fromkeys(line["task"] for line in lines)
+    )
+
+
+def _task_markdown(task: str, lines: Sequence[dict[str, Any]]) -> str:
+    dates = sorted({line["date"] for line in lines})
+    when, where = " to ".join(dict.fromkeys((dates[0], dates[-1]))), " and ".join(sorted({*map(machine, lines)}))
+    table = [
+        f"**{task}**, each seed's score in brackets; recorded {when} on {where}",
+        "",
+        "| rows trained on | kept | dropped | student | against | difference (95 % interval) |",
+        "|---" * 6 + "|",
+    ]
+    for line in lines:
         told = f"the very rows of *{line['against']}*, so the same student" if line["unchanged"] else ""
         if "ci95" in line and not told:
-            low, high = line["ci95"]
-            told = f"{100 * line['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+            told = points(line["difference"], line["ci95"])
         seeds = f"({', '.join(f'{100 * score:.1f}' for score in line['per_seed'])})"
         score = f"{line['score']:.1%} {seeds}" if line["score"] is not None else "nothing left to train on"
         table.append(
             f"| {line['arm']} | {line['kept']:,} | {line['dropped']:,} | {score} | {line['against']} | {told} |"
         )
-    if any(len(line["seeds"]) == 1 for line in ours):
+    if any(len(line["seeds"]) == 1 for line in lines):
         table += [
             "",
             "Where there is one seed, the interval is over test rows alone, and another seed would give another student.",
         ]
-    dates, made_on = (sorted({of(line) for line in ours}) for of in (lambda line: line["date"], machine))
-    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    return f"**{task}**, each seed's score in brackets; recorded {when} on {' and '.join(made_on)}\n\n" + "\n".join(
-        table
-    )
+    return "\n".join(table)

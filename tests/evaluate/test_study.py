@@ -168,13 +168,11 @@ def test_what_is_read_is_what_was_recorded(plan, tmp_path):
     assert not lines["beside"]["unchanged"], "the rows of another arm, but it is compared with the teacher"
     assert lines["twin"]["difference"] == 0 and lines["twin"]["same_as"] == "none"
     assert lines["beside"]["difference"] == pytest.approx(0.875 - 0.75), "against the teacher, which is not trained"
-    table = study_markdown(list(lines.values()), "nli")
+    table = study_markdown(list(lines.values()))
     assert "| half | 3 | 3 | 87.5% (75.0, 100.0) | none | +50.0 points [" in table
     assert "| twin | 6 | 0 | 37.5% (25.0, 50.0) | none | the very rows of *none*" in table and "one seed" not in table
-    assert "| beside | 3 | 3 | 87.5% (75.0, 100.0) | teacher | +12.5 points [" in table.replace(
-        "| 3 | 0 |", "| 3 | 3 |"
-    )
-    assert "one seed" in study_markdown([line | {"seeds": [0]} for line in lines.values()], "nli")
+    assert "| beside | 3 | 0 | 87.5% (75.0, 100.0) | teacher | +12.5 points [" in table
+    assert "one seed" in study_markdown([line | {"seeds": [0]} for line in lines.values()])
     shown = study_table(list(lines.values()))
     assert "same rows as none" in shown and "+50.0" in shown
 
